@@ -1,0 +1,4 @@
+//! The `evalmill` program.
+fn main() {
+    evalmill::init();
+}

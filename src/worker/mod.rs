@@ -1,0 +1,14 @@
+//! Reusable worker processes, their launcher, and the pool that leases them.
+//!
+//! ```text
+//! supervisor (tokio)            this process: manager.rs, pool.rs, client.rs
+//! └─ launcher                   this binary re-executed, one thread: launcher.rs
+//!    └─ worker                  forked from the launcher, one box at a time: inside/
+//!       └─ the command's process tree
+//! ```
+//!
+//! A worker runs commands and reports what the kernel observed. It never judges, stops early or
+//! compares: what is expected of a program never enters the process that runs it.
+
+pub mod inside;
+pub mod protocol;
