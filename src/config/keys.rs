@@ -1,0 +1,161 @@
+//! The one table of keys: path, what its value must be, and what to try instead.
+
+/// What the value of a key must be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    /// A whole number in this range.
+    Whole(i64, i64),
+    /// -1, or a whole number from 1 to this.
+    Cap(i64),
+    /// A finite number in this range.
+    Number(f64, f64),
+    /// Any text.
+    Text,
+    /// Empty, or an absolute path.
+    AbsolutePath,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// `random`, or a whole number of 32 bits, as text.
+    HashSeed,
+    /// A lower-case name.
+    Name,
+    /// An env-filter directive.
+    Directive,
+    /// `all`, `none` or a list of field names.
+    Echo,
+    /// A list of names of environment variables.
+    VariableNames,
+    /// A table from names of environment variables to text.
+    Variables,
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key {
+    /// Its dotted path.
+    pub(super) path: &'static str,
+    /// What its value must be.
+    pub(super) kind: Kind,
+    /// A value, or several, that would do.
+    pub(super) hint: &'static str,
+}
+
+const fn key(path: &'static str, kind: Kind, hint: &'static str) -> Key {
+    Key { path, kind, hint }
+}
+
+const DAY: f64 = 86_400.0;
+const YEAR: f64 = 366.0 * DAY;
+const TEBIBYTE_IN_MB: i64 = 1 << 20;
+
+/// All keys, in the order of `config/default.toml`.
+pub(super) const KEYS: &[Key] = &[
+    key("worker.num_workers", Kind::Whole(0, 1024), "0 for one for each core"),
+    key("worker.max_tasks_per_process", Kind::Whole(0, 1_000_000_000), "1000, or 0 for never"),
+    key("worker.max_age_seconds", Kind::Number(0.0, YEAR), "3600, or 0 for never"),
+    key("worker.max_memory_mb", Kind::Whole(0, TEBIBYTE_IN_MB), "512, or 0 for never"),
+    key("worker.executable", Kind::AbsolutePath, "\"\" for this program"),
+    key("worker.scratch_dir", Kind::AbsolutePath, "\"\" for $EXEC_TMP_DIR or the system's"),
+    key("execution.write_rate_limit", Kind::Whole(1, 1_000_000), "768"),
+    key("execution.max_execute_at_once", Kind::Cap(1_000_000), "-1 for no cap"),
+    key("execution.max_starts_per_second", Kind::Number(0.0, 1e6), "0 for no cap"),
+    key("limits.default_timeout", Kind::Number(0.01, DAY), "10"),
+    key("limits.max_timeout", Kind::Number(0.01, DAY), "600"),
+    key("limits.max_prediction_time", Kind::Number(0.01, 7.0 * DAY), "300"),
+    key("limits.max_commands", Kind::Whole(1, 1_000_000), "1000"),
+    key("limits.max_executables", Kind::Whole(1, 1_000_000), "1000"),
+    key("limits.max_num_times", Kind::Whole(1, 1_000_000), "1000"),
+    key("limits.memory_mb", Kind::Whole(16, TEBIBYTE_IN_MB), "2048"),
+    key("limits.max_memory_mb", Kind::Whole(16, TEBIBYTE_IN_MB), "16384"),
+    key("limits.processes", Kind::Whole(1, 4_194_304), "64"),
+    key("limits.max_processes", Kind::Whole(1, 4_194_304), "1024"),
+    key("limits.output_mb", Kind::Whole(1, 4096), "16"),
+    key("limits.max_output_mb", Kind::Whole(1, 4096), "64"),
+    key("limits.carried_output_kb", Kind::Whole(0, 1 << 20), "1024"),
+    key("limits.file_mb", Kind::Whole(1, TEBIBYTE_IN_MB), "256"),
+    key("limits.max_file_mb", Kind::Whole(1, TEBIBYTE_IN_MB), "4096"),
+    key("limits.open_files", Kind::Whole(16, 1 << 20), "256"),
+    key("limits.max_open_files", Kind::Whole(16, 1 << 20), "65536"),
+    key("limits.tracked_file_mb", Kind::Whole(0, 4096), "16"),
+    key("limits.tracked_total_mb", Kind::Whole(0, 4096), "64"),
+    key("python.interpreter", Kind::AbsolutePath, "\"/usr/bin/python3\", or \"\" to have it found"),
+    key("python.hash_seed", Kind::HashSeed, "\"0\" or \"random\", in quotes"),
+    key("sandbox.tier", Kind::OneOf(&["auto", "full", "namespaces", "process", "none"]), "\"auto\""),
+    key("sandbox.require", Kind::OneOf(&["full", "namespaces", "process", "none"]), "\"none\""),
+    key("pipeline.default_preprocessor", Kind::Name, "\"executable\""),
+    key("pipeline.max_unsettled", Kind::Whole(1, 1_000_000), "1024"),
+    key("pipeline.max_unsettled_mb", Kind::Whole(1, TEBIBYTE_IN_MB), "256"),
+    key("pipeline.max_line_mb", Kind::Whole(1, 4096), "128"),
+    key("pipeline.echo_prediction", Kind::Echo, "\"all\", \"none\" or [\"id\"]"),
+    key("processors.humaneval.problems", Kind::Text, "\"/data/HumanEval.jsonl\""),
+    key("environment.pass", Kind::VariableNames, "[\"LANG\"]"),
+    key("environment.set", Kind::Variables, "{ LANG = \"C.UTF-8\" }"),
+    key("telemetry.log", Kind::Directive, "\"info\" or \"warn,evalmill=debug\""),
+    key("telemetry.log_format", Kind::OneOf(&["text", "json"]), "\"text\""),
+    key("telemetry.log_freq", Kind::Whole(1, 1_000_000_000), "1000"),
+    key("debug.dir", Kind::Text, "\"\" for none"),
+    key("debug.error_dir", Kind::Text, "\"\" for none"),
+];
+
+/// The path of the one key whose entries have names of their own.
+pub(super) const VARIABLES: &str = "environment.set";
+
+/// The key of this path.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether this path is a section: some key is below it.
+pub(super) fn is_section(path: &str) -> bool {
+    path.is_empty() || KEYS.iter().any(|key| below(key.path, path).is_some())
+}
+
+/// What of `path` is below `section`.
+pub(super) fn below<'a>(path: &'a str, section: &str) -> Option<&'a str> {
+    path.strip_prefix(section)?.strip_prefix('.')
+}
+
+/// The sections, outermost parts first, each once.
+fn sections() -> Vec<&'static str> {
+    let mut found = Vec::new();
+    for key in KEYS {
+        for (at, _) in key.path.match_indices('.') {
+            if !found.contains(&&key.path[..at]) {
+                found.push(&key.path[..at]);
+            }
+        }
+    }
+    found
+}
+
+/// The known key or section most like an unknown one, when one is like it.
+pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
+    let last = |path: &'static str| path.rsplit('.').next().unwrap_or(path);
+    let name = unknown.rsplit('.').next().unwrap_or(unknown);
+    let candidates = || KEYS.iter().map(|key| key.path).chain(sections());
+    // A key put in the wrong section is the likeliest slip of all.
+    if let Some(moved) = candidates().find(|path| last(path) == name) {
+        return Some(moved);
+    }
+    candidates()
+        .map(|path| (strsim::normalized_damerau_levenshtein(unknown, path), path))
+        .filter(|(likeness, _)| *likeness > 0.6)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, path)| path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("worker.num_worker", Some("worker.num_workers"))]
+    #[case("wroker", Some("worker"))]
+    #[case("limits.num_workers", Some("worker.num_workers"))]
+    #[case("max_timeout", Some("limits.max_timeout"))]
+    #[case("zebra.crossing", None)]
+    fn the_nearest_key_is_offered(#[case] unknown: &str, #[case] nearest_key: Option<&str>) {
+        assert_eq!(nearest(unknown), nearest_key);
+    }
+}
