@@ -4,10 +4,18 @@
 //! prediction is. Settling is an ownership: a [`Delivery`] that is dropped unsettled was never
 //! acknowledged.
 
+mod jsonl;
+mod memory;
+mod resume;
+
 use std::future::Future;
 use std::time::Instant;
 
 use thiserror::Error;
+
+pub use jsonl::{JsonlSink, JsonlSource};
+pub use memory::{MemorySink, MemorySource, Settled};
+pub use resume::{DoneIds, OutputError, OutputMode, Resumed, prepare_output, stdout_is_input};
 
 /// One hand-over of one message.
 #[derive(Debug)]
