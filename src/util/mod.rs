@@ -1,1 +1,3 @@
-//! util
+//! Small helpers that know nothing of the rest of the package.
+
+pub mod retry;
