@@ -10,5 +10,21 @@
 //! A worker runs commands and reports what the kernel observed. It never judges, stops early or
 //! compares: what is expected of a program never enters the process that runs it.
 
+mod actor;
+mod client;
+mod fork;
+pub mod frame;
 pub mod inside;
+mod launch;
+mod launcher;
+mod manager;
+mod packet;
+mod pool;
 pub mod protocol;
+mod settings;
+
+pub use client::{Lease, Lost, LostReason, OpenBox, OpenError, Phase};
+pub use launcher::{launcher_entry, launcher_main};
+pub use manager::WorkerPool;
+pub use pool::RecycleReason;
+pub use settings::{PoolSettings, PoolStats, WorkerError};
