@@ -1,1 +1,17 @@
-//! processors
+//! From a prediction to what is run, and from what came of it to a judgement.
+//!
+//! A [`Processor`] is a pair of pure functions over model values; it runs nothing. One file each,
+//! found by name in the [`Registry`].
+
+mod executable;
+mod humaneval;
+mod registry;
+mod traits;
+
+pub use executable::ExecutableProcessor;
+pub use humaneval::{HumanEval, ProblemsError};
+pub use registry::{ProcessorSettings, Registry, UnknownProcessor};
+pub use traits::{
+    EarlyStopFn, Hooks, Judgement, Pair, Postprocessor, Prepared, Preprocessor, Processor, StdoutFn, Task,
+    Unusable,
+};

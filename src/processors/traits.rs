@@ -1,0 +1,142 @@
+//! What a processor is.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::model::{CommandResult, Executable, ExecutionResult};
+
+/// Decides after a command whether the remaining ones are left out: `(command index, result)`.
+pub type EarlyStopFn = dyn Fn(usize, &CommandResult) -> bool + Send + Sync;
+/// Rewrites standard output before it is compared and reported.
+pub type StdoutFn = dyn Fn(String) -> String + Send + Sync;
+
+/// Closures of a library user, asked beside the rules that an executable carries as data.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    /// Replaces the executable's own early-stop rule.
+    pub early_stop: Option<Arc<EarlyStopFn>>,
+    /// Applied after the executable's own stdout postprocessor.
+    pub stdout: Option<Arc<StdoutFn>>,
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks")
+            .field("early_stop", &self.early_stop.is_some())
+            .field("stdout", &self.stdout.is_some())
+            .finish()
+    }
+}
+
+/// One executable to run, with its closures.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// What is run.
+    pub executable: Executable,
+    /// Closures of a library user.
+    pub hooks: Hooks,
+}
+
+impl From<Executable> for Task {
+    fn from(executable: Executable) -> Self {
+        Self { executable, hooks: Hooks::default() }
+    }
+}
+
+/// What preprocessing came to.
+#[derive(Debug, Clone)]
+pub enum Prepared {
+    /// To be run, in this order.
+    Run(Vec<Task>),
+    /// Deliberately not run.
+    Filtered {
+        /// Why, for people.
+        detail: Option<String>,
+        /// Goes into the result as it is.
+        output: Map<String, Value>,
+    },
+}
+
+/// A prediction that cannot be used; the text names the field, its value and the rule.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
+
+/// What a postprocessor concludes. It decides only what the kernel has not decided already: see
+/// [`judge`](crate::model::judge).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Judgement {
+    /// The program does what was asked.
+    pub passed: bool,
+    /// Why not, for people.
+    pub detail: Option<String>,
+    /// Goes into the result as it is.
+    pub output: Map<String, Value>,
+}
+
+/// Prediction → executables.
+pub trait Preprocessor: Send + Sync {
+    /// Turns a payload (a JSON object) into what is run.
+    ///
+    /// # Errors
+    /// The payload cannot be used; the verdict is `invalid`.
+    fn preprocess(&self, payload: &Value) -> Result<Prepared, Unusable>;
+
+    /// The task that the payload names, for predictions whose message names none.
+    fn task(&self, payload: &Value) -> Option<String> {
+        let _ = payload;
+        None
+    }
+}
+
+/// Prediction + results → judgement.
+pub trait Postprocessor: Send + Sync {
+    /// Concludes from what was observed. `executions` is never empty and holds no failure of ours.
+    fn postprocess(&self, payload: &Value, executions: &[ExecutionResult]) -> Judgement;
+}
+
+/// Both.
+pub trait Processor: Preprocessor + Postprocessor {}
+
+impl<P: Preprocessor + Postprocessor> Processor for P {}
+
+impl<F> Preprocessor for F
+where
+    F: Fn(&Value) -> Result<Prepared, Unusable> + Send + Sync,
+{
+    fn preprocess(&self, payload: &Value) -> Result<Prepared, Unusable> {
+        self(payload)
+    }
+}
+
+impl<F> Postprocessor for F
+where
+    F: Fn(&Value, &[ExecutionResult]) -> Judgement + Send + Sync,
+{
+    fn postprocess(&self, payload: &Value, executions: &[ExecutionResult]) -> Judgement {
+        self(payload, executions)
+    }
+}
+
+/// A preprocessor and a postprocessor that belong together.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair<Pre, Post>(pub Pre, pub Post);
+
+impl<Pre: Preprocessor, Post: Send + Sync> Preprocessor for Pair<Pre, Post> {
+    fn preprocess(&self, payload: &Value) -> Result<Prepared, Unusable> {
+        self.0.preprocess(payload)
+    }
+
+    fn task(&self, payload: &Value) -> Option<String> {
+        self.0.task(payload)
+    }
+}
+
+impl<Pre: Send + Sync, Post: Postprocessor> Postprocessor for Pair<Pre, Post> {
+    fn postprocess(&self, payload: &Value, executions: &[ExecutionResult]) -> Judgement {
+        self.1.postprocess(payload, executions)
+    }
+}
