@@ -1,12 +1,16 @@
 //! JSON as messages carry it: strict where a lenient reader would lose something silently.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use thiserror::Error;
+
+/// Most values in one text: each takes some 32 bytes, however short it is written.
+const MAX_VALUES: usize = 4_000_000;
 
 /// Why a text is not accepted as JSON.
 #[derive(Debug, Error)]
@@ -35,7 +39,10 @@ pub enum JsonError {
 /// The first thing that is wrong, by name.
 pub fn parse_strict(bytes: &[u8]) -> Result<Value, JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
-    serde_json::from_str::<Strict>(text).map(|strict| strict.0).map_err(|error| classify(error, text))
+    let seen = Cell::new(0);
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let value = StrictSeed(&seen).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    value.map_err(|error| classify(error, text))
 }
 
 fn classify(error: serde_json::Error, text: &str) -> JsonError {
@@ -67,25 +74,23 @@ pub fn single_line(raw: Box<RawValue>) -> Box<RawValue> {
     RawValue::from_string(joined).unwrap_or(raw)
 }
 
-struct Strict(Value);
+/// Counts the values of one text.
+#[derive(Clone, Copy)]
+struct StrictSeed<'a>(&'a Cell<usize>);
 
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        StrictSeed.deserialize(deserializer).map(Strict)
-    }
-}
-
-struct StrictSeed;
-
-impl<'de> DeserializeSeed<'de> for StrictSeed {
+impl<'de> DeserializeSeed<'de> for StrictSeed<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.0.set(self.0.get() + 1);
+        if self.0.get() > MAX_VALUES {
+            return Err(de::Error::custom(format!("more than {MAX_VALUES} values in one text")));
+        }
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for StrictSeed {
+impl<'de> Visitor<'de> for StrictSeed<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,7 +127,7 @@ impl<'de> Visitor<'de> for StrictSeed {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(StrictSeed)? {
+        while let Some(item) = seq.next_element_seed(self)? {
             items.push(item);
         }
         Ok(items.into())
@@ -135,7 +140,7 @@ impl<'de> Visitor<'de> for StrictSeed {
             if !seen.insert(key.clone()) {
                 return Err(de::Error::custom(format!("the key {key:?} stands twice in one object")));
             }
-            let value = entries.next_value_seed(StrictSeed)?;
+            let value = entries.next_value_seed(self)?;
             map.insert(key, value);
         }
         Ok(map.into())
@@ -162,6 +167,12 @@ mod tests {
     fn refused(#[case] text: &[u8], #[case] says: &str) {
         let error = parse_strict(text).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
+    }
+
+    #[test]
+    fn a_text_of_countless_values_is_refused() {
+        let text = format!("[{}0]", "0,".repeat(MAX_VALUES));
+        assert!(parse_strict(text.as_bytes()).unwrap_err().to_string().contains("more than 4000000 values"));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use super::Seconds;
 /// One model output, with what is needed to judge it.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Prediction {
-    /// Unique within its producer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Unique within its producer; a whole number is read as text.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text_or_number")]
     pub id: Option<String>,
     /// Groups predictions for metrics and routing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,4 +55,20 @@ pub struct PredictionLimits {
     /// Open descriptors of each process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open_files: Option<u64>,
+}
+
+/// An id is text; producers that number their rows are understood.
+fn text_or_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Id {
+        Text(String),
+        Signed(i64),
+        Unsigned(u64),
+    }
+    Ok(Option::<Id>::deserialize(deserializer)?.map(|id| match id {
+        Id::Text(text) => text,
+        Id::Signed(number) => number.to_string(),
+        Id::Unsigned(number) => number.to_string(),
+    }))
 }

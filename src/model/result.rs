@@ -1,6 +1,7 @@
 //! The output message.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,24 @@ pub enum Termination {
     WorkerLost,
     /// We stopped it for reasons of our own, or could not start it.
     Cancelled,
+}
+
+impl fmt::Display for Termination {
+    /// For people, after "it was …".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exited => "ended by itself",
+            Self::Signalled => "ended by a signal",
+            Self::WallLimit => "stopped at its wall limit",
+            Self::CpuLimit => "stopped at its CPU limit",
+            Self::MemoryLimit => "stopped at its memory limit",
+            Self::OutputLimit => "stopped at the limit of an output stream",
+            Self::ProcessLimit => "stopped at its limit of processes and threads",
+            Self::NotStarted => "not started",
+            Self::WorkerLost => "lost with its worker, twice",
+            Self::Cancelled => "given up by us",
+        })
+    }
 }
 
 /// Whether a stream's text is what the program wrote.

@@ -120,7 +120,9 @@ pub fn judge(judged: Judged<'_>) -> Verdict {
         )
     }) {
         Verdict::Crashed
-    } else if any(|command| command.build && command.return_code != Some(0)) {
+    } else if any(|command| {
+        command.build && command.termination == Termination::Exited && command.return_code != Some(0)
+    }) {
         Verdict::CompileError
     } else if any(|command| command.termination == Termination::NotStarted) || !rule {
         Verdict::Failed
@@ -196,6 +198,9 @@ mod tests {
         let mut executions = ran(&[T::Exited]);
         executions[0].command_results[0].build = true;
         executions[0].command_results[0].return_code = Some(1);
+        let mut missing = executions.clone();
+        missing[0].command_results[0].termination = Termination::NotStarted;
+        assert_eq!(judge(Judged::Ran { executions: &missing, rule: false }), Verdict::Failed);
         assert_eq!(judge(Judged::Ran { executions: &executions, rule: false }), Verdict::CompileError);
     }
 
