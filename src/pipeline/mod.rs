@@ -1,1 +1,14 @@
-//! pipeline
+//! One prediction from its bytes to the bytes of its result.
+//!
+//! [`decode()`] → preprocess → execute → postprocess → encode, each timed. Whatever comes in, one
+//! result comes out: what cannot be decoded is `invalid`, what fails here is `infra_error`.
+
+mod decode;
+mod keep;
+mod limits;
+mod process;
+
+pub use decode::{Decoded, Framing, Incoming, Undecodable, decode};
+pub use keep::Keep;
+pub use limits::LimitSettings;
+pub use process::{Pipeline, PipelineSettings, Processed};
