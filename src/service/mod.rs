@@ -1,1 +1,11 @@
-//! service
+//! From a source to a sink: intake, what is in flight, outlet, settlement, drain.
+//!
+//! One loop owns source and sink. Each delivery is processed by one tracked task and comes back to
+//! the loop, which delivers its result and only then settles it. What is unsettled is bounded in
+//! count and bytes, however long the input is: at the bound, the loop takes nothing new.
+
+mod flow;
+mod order;
+
+pub use flow::{DoneAlready, Flow, FlowEnd, FlowError, FlowSettings, run};
+pub use order::InOrder;
