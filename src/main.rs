@@ -1,4 +1,9 @@
 //! The `evalmill` program.
-fn main() {
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before any runtime or thread exists: this process may have been started as a launcher.
     evalmill::init();
+    evalmill::cli::main()
 }

@@ -1,1 +1,32 @@
-//! api
+//! The library: an engine to embed, and the calls that carry the reference's names.
+//!
+//! ```no_run
+//! use evalmill::model::{Command, Executable};
+//! use evalmill::processors::{Judgement, Prepared};
+//! use serde_json::json;
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     evalmill::init(); // first of all: worker processes start here, too
+//!     let overall = evalmill::execute_predictions_blocking(
+//!         evalmill::config::Settings::default(),
+//!         vec![json!({"say": "hello"})],
+//!         |payload: &serde_json::Value| {
+//!             let say = payload["say"].as_str().unwrap_or_default();
+//!             let run = Executable::new(Default::default(), vec![Command::new(["echo", say])]);
+//!             Ok(Prepared::Run(vec![run.into()]))
+//!         },
+//!         |_: &serde_json::Value, executions: &[evalmill::model::ExecutionResult]| Judgement {
+//!             passed: executions[0].command_results[0].stdout == "hello\n",
+//!             ..Judgement::default()
+//!         },
+//!     )?;
+//!     assert!(overall.results[0].passed);
+//!     Ok(())
+//! }
+//! ```
+
+mod engine;
+mod execute;
+
+pub use engine::{Engine, EngineError, EngineOptions};
+pub use execute::{ApiError, OverallExecutionResults, execute_predictions, execute_predictions_blocking};

@@ -1,1 +1,55 @@
-//! cli
+//! The command line.
+
+pub mod args;
+mod check_config;
+pub mod completions;
+mod dispatch;
+mod exit;
+pub mod progress;
+mod run;
+pub mod schema;
+pub mod table;
+
+pub use dispatch::main;
+
+use std::io::{self, ErrorKind, Write};
+
+/// Says something on standard error. Nobody can be told where that fails.
+fn say(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Writes all of it to standard output. A reader that has enough is no error.
+fn print(bytes: &[u8]) -> io::Result<()> {
+    print_to(&mut io::stdout().lock(), bytes)
+}
+
+fn print_to(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Broken(ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_a_broken_pipe_is_no_error() {
+        assert!(print_to(&mut Broken(ErrorKind::BrokenPipe), b"x").is_ok());
+        assert!(print_to(&mut Broken(ErrorKind::StorageFull), b"x").is_err());
+    }
+}

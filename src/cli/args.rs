@@ -1,0 +1,193 @@
+//! What can be given on the command line. The comments here are the help.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+use crate::model::Seconds;
+use crate::transport::OutputMode;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  every line got its result
+    1  internal error, or a result is `infra_error`
+    2  usage
+   69  unavailable: the interpreter or the workers
+   74  the output cannot be written
+   77  permission denied
+   78  configuration
+  130  ended by SIGINT
+  143  ended by SIGTERM";
+
+/// Runs model-generated code and says what came of it.
+#[derive(Debug, Parser)]
+#[command(name = "evalmill", version, after_help = EXIT_CODES, propagate_version = true)]
+pub struct Cli {
+    /// Configuration file (TOML).
+    #[arg(long, global = true, env = "EVALMILL_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Judge the predictions of JSONL files, and write results as JSONL.
+    #[command(after_help = EXIT_CODES)]
+    Run(Box<RunArgs>),
+    /// Read the configuration, say what is wrong with it, and print it as it is in force.
+    CheckConfig {
+        /// Say for each value where it comes from.
+        #[arg(long)]
+        show_origin: bool,
+    },
+    /// Print the JSON Schema of a message.
+    Schema {
+        /// The message.
+        message: Message,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// A message with a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Message {
+    /// What comes in.
+    Prediction,
+    /// What goes out.
+    Result,
+    /// The periodic timings, and the summary of a run.
+    Timings,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Each line is the payload of this preprocessor, and not a whole prediction message.
+    #[arg(long, value_name = "NAME")]
+    pub preprocessor: Option<String>,
+    /// Problems that samples with only `task_id` and `completion` are joined to (JSONL, `.gz`).
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub problems: Option<PathBuf>,
+    /// Take the id from this field of the payload, instead of `id`.
+    #[arg(long, value_name = "FIELD", requires = "preprocessor")]
+    pub id_field: Option<String>,
+    /// Where results go; `-` is standard output.
+    #[arg(short, long, value_name = "OUT", default_value = "-", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Write the summary to this file (JSON).
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub summary: Option<PathBuf>,
+    /// How many predictions run at the same time.
+    #[arg(long, value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+    /// Wall limit of commands that have none, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Seconds>,
+    /// Keep every file that was written or read back, as pred<index>.<executable>/ in this directory.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub debug_dir: Option<PathBuf>,
+    /// Receives errors.jsonl: predictions that could not be run for reasons of ours.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub error_dir: Option<PathBuf>,
+    /// Write each result as soon as it is there, not in the order of the input.
+    #[arg(long)]
+    pub unordered: bool,
+    /// Keep the results that the output holds, and do only what is missing.
+    ///
+    /// A torn last line and results that are `infra_error` are removed, and done again.
+    #[arg(long, conflicts_with = "force", requires = "output")]
+    pub resume: bool,
+    /// Overwrite the output.
+    #[arg(long)]
+    pub force: bool,
+    /// Show no progress.
+    #[arg(long)]
+    pub no_progress: bool,
+    /// JSONL files, plain or `.gz`; `-` is standard input.
+    #[arg(value_name = "INPUT", default_value = "-", value_hint = ValueHint::FilePath)]
+    pub inputs: Vec<PathBuf>,
+}
+
+impl RunArgs {
+    /// The output file; `None` is standard output.
+    #[must_use]
+    pub fn output_file(&self) -> Option<&Path> {
+        (self.output != Path::new("-")).then_some(&self.output)
+    }
+
+    /// What to do with an output that holds something.
+    #[must_use]
+    pub fn output_mode(&self) -> OutputMode {
+        match (self.resume, self.force) {
+            (true, _) => OutputMode::Resume,
+            (false, true) => OutputMode::Force,
+            (false, false) => OutputMode::New,
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Seconds, String> {
+    let number = text.parse().map_err(|_| "it is no number of seconds".to_owned())?;
+    Seconds::new(number).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_are_in_the_help() {
+        let mut command = Cli::command();
+        command.build();
+        let run = command.find_subcommand_mut("run").unwrap().render_help().to_string();
+        for help in [run, command.render_help().to_string()] {
+            assert!(help.contains("  130  ended by SIGINT"), "{help}");
+        }
+    }
+
+    #[test]
+    fn defaults_of_run() {
+        let Command::Run(run) = Cli::try_parse_from(["evalmill", "run"]).unwrap().command else { panic!() };
+        assert_eq!(run.inputs, [Path::new("-")]);
+        assert_eq!((run.output_file(), run.output_mode()), (None, OutputMode::New));
+    }
+
+    #[rstest]
+    #[case("run a.jsonl b.gz -o out --resume --timeout 2.5 --workers 3", true)]
+    #[case("run --config c.toml --force -o out", true)]
+    #[case("check-config --show-origin", true)]
+    #[case("schema result", true)]
+    #[case("completions zsh", true)]
+    #[case("", false)]
+    #[case("schema other", false)]
+    #[case("run --resume --force -o out", false)]
+    #[case("run --timeout 0", false)]
+    #[case("run --timeout nan", false)]
+    #[case("run --workers 0", false)]
+    #[case("run --resume", false)]
+    fn accepted_or_not(#[case] line: &str, #[case] accepted: bool) {
+        let words = std::iter::once("evalmill").chain(line.split_whitespace());
+        let parsed = Cli::try_parse_from(words);
+        assert_eq!(parsed.is_ok(), accepted, "{parsed:?}");
+        if let Err(error) = parsed {
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+}

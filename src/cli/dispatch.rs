@@ -1,0 +1,29 @@
+//! From what was typed to what is done.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use super::args::{Cli, Command};
+use super::exit::{Failure, report};
+use super::{check_config, completions, run, schema};
+
+/// Runs the program with its command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Clap answers --help, -V and wrong usage itself, with exit code 0 or 2.
+    let cli = Cli::parse();
+    report(dispatch(cli))
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let printed = |result: std::io::Result<()>| {
+        result.map_err(|error| Failure::Io(format!("standard output cannot be written: {error}")))
+    };
+    match cli.command {
+        Command::Run(args) => run::run(cli.config, &args),
+        Command::CheckConfig { show_origin } => check_config::check_config(cli.config, show_origin),
+        Command::Schema { message } => printed(schema::print_schema(message)),
+        Command::Completions { shell } => printed(completions::print_completions(shell)),
+    }
+}

@@ -1,0 +1,78 @@
+//! Exit codes, in one place.
+
+use std::process::ExitCode;
+
+use thiserror::Error;
+
+use crate::api::EngineError;
+use crate::config::Problems;
+use crate::service::FlowError;
+use crate::transport::{OutputError, TransportError};
+
+/// Why the program ends, where it is not success.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    /// Something that was asked for cannot be: 2.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration: 78.
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// The engine cannot start: 69, or 78 where a setting is at fault.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The output cannot be used: 2, 74 or 77.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The flow broke off: 1, or 74 where the output failed.
+    #[error(transparent)]
+    Flow(#[from] FlowError),
+    /// Input or output of another sort: 74.
+    #[error("{0}")]
+    Io(String),
+    /// The first signal was obeyed: 128 and the signal's number.
+    #[error("interrupted: {0}")]
+    Signal(String, u8),
+    /// Some result is `infra_error`: 1.
+    #[error(
+        "{0} of the results are infra_error: they say nothing about the programs; `--resume` does them again"
+    )]
+    Infra(u64),
+}
+
+impl Failure {
+    /// The exit code.
+    #[must_use]
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Config(_) => 78,
+            Self::Engine(EngineError::Workers(_) | EngineError::Interpreter(_) | EngineError::Tier(_)) => 69,
+            Self::Engine(EngineError::Problems(_)) => 2,
+            Self::Engine(EngineError::Scratch { .. } | EngineError::Keep(_)) => 74,
+            Self::Output(OutputError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                77
+            }
+            Self::Output(OutputError::Io { .. }) => 74,
+            Self::Output(_) => 2,
+            Self::Flow(FlowError::Transport(TransportError::Read { .. })) => 2,
+            Self::Flow(FlowError::Transport(TransportError::Write { .. })) | Self::Io(_) => 74,
+            Self::Flow(FlowError::Panicked(_)) | Self::Infra(_) => 1,
+            Self::Signal(_, signal) => 128 + signal,
+        }
+    }
+}
+
+/// Says what failed, and gives its exit code.
+#[must_use]
+pub(super) fn report(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            super::say(&format!("evalmill: {failure}\n"));
+            ExitCode::from(failure.code())
+        }
+    }
+}
