@@ -1,1 +1,11 @@
-//! The integration tests, one binary.
+//! The integration tests: the program as a person uses it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bad_input;
+mod examples;
+mod faults;
+mod humaneval;
+mod layers;
+mod support;
+mod verdicts;
+mod wire;

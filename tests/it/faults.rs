@@ -1,0 +1,236 @@
+//! Processes of ours that are killed: nothing is lost, and no verdict changes.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{evalmill, eventually};
+
+fn children(pid: u32) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(child) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some((_, rest)) = stat.rsplit_once(')') else { continue };
+        if rest.split_whitespace().nth(1) == Some(&pid.to_string()) {
+            found.push(child);
+        }
+    }
+    found
+}
+
+fn kill(signal: &str, pid: i32) {
+    Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+}
+
+/// 60 programs of 50 ms on 2 workers, with `fault` done to (supervisor, launcher, workers) on the way.
+fn survive(fault: impl Fn(i32, &[i32]), times: usize) {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut child = evalmill(scratch.path())
+        .args(["run", "--workers", "2"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    for i in 0..60 {
+        let line = json!({"id": i.to_string(), "prediction": {"commands": [{"command": ["sh", "-c", format!("sleep 0.05; exit {}", i % 2)]}]}});
+        writeln!(pipe, "{line}").unwrap();
+    }
+    let pid = child.id();
+    for _ in 0..times {
+        eventually("launcher and workers run", || {
+            children(pid).first().is_some_and(|&launcher| children(launcher as u32).len() >= 2)
+        });
+        let launcher = children(pid)[0];
+        fault(launcher, &children(launcher as u32));
+        std::thread::park_timeout(Duration::from_millis(300));
+    }
+    drop(pipe);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let results: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(results.len(), 60, "{stderr}");
+    for (i, result) in results.iter().enumerate() {
+        assert_eq!(result["id"], i.to_string());
+        assert_eq!(result["verdict"], if i % 2 == 0 { "passed" } else { "failed" }, "{result}\n{stderr}");
+    }
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "{stderr}");
+}
+
+#[test]
+fn killed_workers_lose_nothing() {
+    survive(|_, workers| kill("-KILL", workers[0]), 3);
+}
+
+#[test]
+fn a_killed_launcher_loses_nothing() {
+    survive(|launcher, _| kill("-KILL", launcher), 3);
+}
+
+#[test]
+fn a_killed_supervisor_leaves_nothing_behind() {
+    let scratch = tempfile::tempdir().unwrap();
+    let marker = format!("96{}", std::process::id());
+    let mut child = evalmill(scratch.path())
+        .args(["run", "--workers", "2"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    for _ in 0..4 {
+        writeln!(pipe, "{}", json!({"prediction": {"commands": [{"command": ["sleep", marker]}]}})).unwrap();
+    }
+    let running = || crate::support::processes_with(&format!("sleep\0{marker}"));
+    eventually("programs run", || running().len() == 2);
+    kill("-KILL", child.id() as i32);
+    child.wait().unwrap();
+    eventually("nothing runs", || running().is_empty());
+    eventually("the scratch directory is gone", || std::fs::read_dir(scratch.path()).unwrap().count() == 0);
+}
+
+#[test]
+fn an_interrupt_drains_and_leaves_a_valid_output() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let out = out.join("out.jsonl");
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = evalmill(dir.path())
+        .args(["run", "--workers", "2", "-o", out.to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    for i in 0..50 {
+        let line = json!({"id": i.to_string(), "prediction": {"commands": [{"command": ["sleep", "0.2"]}]}});
+        writeln!(pipe, "{line}").unwrap();
+    }
+    eventually("first results", || std::fs::read_to_string(&out).is_ok_and(|text| text.lines().count() >= 2));
+    kill("-INT", child.id() as i32);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = std::fs::read_to_string(&out).unwrap();
+    let results: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!((2..50).contains(&results.len()), "{}", results.len());
+    assert!(results.iter().all(|result| result["verdict"] == "passed"), "{text}");
+    drop(pipe);
+}
+
+#[test]
+fn a_full_scratch_disk_is_our_fault_and_the_run_goes_on() {
+    let rows = [
+        json!({"id": "big", "prediction": {"files": {"f": "x".repeat(3 << 20)}, "commands": [{"command": ["true"]}]}}),
+        json!({"id": "small", "prediction": {"commands": [{"command": ["true"]}]}}),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("in.jsonl");
+    std::fs::write(&input, format!("{}\n{}\n", rows[0], rows[1])).unwrap();
+    let scratch = dir.path().join("scratch");
+    std::fs::create_dir(&scratch).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=1m none {0} && EXEC_TMP_DIR={0} exec {1} run --error-dir {2} {3}",
+        scratch.display(),
+        env!("CARGO_BIN_EXE_evalmill"),
+        dir.path().join("errors").display(),
+        input.display()
+    );
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+        .output()
+        .expect("unshare (package util-linux) is needed");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let results: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(results.len(), 2, "user namespaces and tmpfs mounts are needed for this test: {stderr}");
+    assert_eq!(results[0]["verdict"], "infra_error");
+    assert!(results[0]["detail"].as_str().unwrap().contains("No space left"), "{}", results[0]);
+    assert_eq!(results[1]["verdict"], "passed", "{stderr}");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = std::fs::read_to_string(dir.path().join("errors/errors.jsonl")).unwrap();
+    assert!(errors.contains("\"id\":\"big\""), "{errors}");
+}
+
+#[test]
+fn a_full_output_disk_is_said_and_ends_the_run() {
+    let scratch = tempfile::tempdir().unwrap();
+    let input = scratch.path().join("in.jsonl");
+    let line = json!({"prediction": {"commands": [{"command": ["true"]}]}});
+    std::fs::write(&input, format!("{line}\n").repeat(50)).unwrap();
+    let base = tempfile::tempdir().unwrap();
+    let output =
+        evalmill(base.path()).args(["run", "--force", "-o", "/dev/full"]).arg(&input).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(74), "{stderr}");
+    assert!(stderr.contains("/dev/full") && stderr.contains("No space left"), "{stderr}");
+    assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0);
+}
+
+/// Twenty programs of `seconds` from a file, so that the whole input is read at once.
+fn interrupted(seconds: &str, signals: usize) -> (Option<i32>, String, usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let (input, out) = (dir.path().join("in.jsonl"), dir.path().join("out.jsonl"));
+    let line = json!({"prediction": {"commands": [{"command": ["sleep", seconds], "timeout": 100}]}});
+    std::fs::write(&input, format!("{line}\n").repeat(20)).unwrap();
+    let child = evalmill(scratch.path())
+        .args(["run", "--workers", "2", "-o", out.to_str().unwrap(), input.to_str().unwrap()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("programs run", || {
+        let launcher = children(child.id());
+        launcher.first().is_some_and(|&launcher| {
+            children(launcher as u32).iter().any(|&worker| !children(worker as u32).is_empty())
+        })
+    });
+    for _ in 0..signals {
+        kill("-TERM", child.id() as i32);
+        std::thread::park_timeout(Duration::from_millis(300));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+    let lines = std::fs::read_to_string(&out).unwrap().lines().count();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), lines)
+}
+
+#[test]
+fn a_drain_after_the_input_was_read_is_no_success() {
+    let (code, stderr, lines) = interrupted("1", 1);
+    assert_eq!(code, Some(143), "{stderr}");
+    assert!((1..20).contains(&lines), "{lines}\n{stderr}");
+    assert!(stderr.contains("--resume"), "{stderr}");
+}
+
+#[test]
+fn a_second_signal_forces() {
+    let marker = format!("95{}", std::process::id());
+    let (code, stderr, lines) = interrupted(&marker, 2);
+    assert_eq!((code, lines), (Some(143), 0), "{stderr}");
+    eventually("nothing runs", || crate::support::processes_with(&format!("sleep\0{marker}")).is_empty());
+}
+
+#[test]
+fn a_standard_error_that_is_full_changes_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let input = scratch.path().join("in.jsonl");
+    std::fs::write(&input, json!({"prediction": {"commands": [{"command": ["true"]}]}}).to_string()).unwrap();
+    let base = tempfile::tempdir().unwrap();
+    let output = evalmill(base.path()).arg("run").arg(&input).stderr(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 1);
+}
