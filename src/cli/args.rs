@@ -92,7 +92,7 @@ pub struct RunArgs {
     /// Wall limit of commands that have none, in seconds.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Seconds>,
-    /// Keep every file that was written or read back, as pred<index>.<executable>/ in this directory.
+    /// Keep every file that was written or read back, as `predN.M/` (prediction, executable) in this directory.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub debug_dir: Option<PathBuf>,
     /// Receives errors.jsonl: predictions that could not be run for reasons of ours.
