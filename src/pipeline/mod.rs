@@ -4,11 +4,13 @@
 //! result comes out: what cannot be decoded is `invalid`, what fails here is `infra_error`.
 
 mod decode;
+mod gate;
 mod keep;
 mod limits;
 mod process;
 
 pub use decode::{Decoded, Framing, Incoming, Undecodable, decode};
+pub use gate::{Gate, Turn};
 pub use keep::Keep;
 pub use limits::LimitSettings;
 pub use process::{Pipeline, PipelineSettings, Processed};

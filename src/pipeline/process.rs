@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Decoded, Framing, Incoming, Keep, LimitSettings, Undecodable};
+use super::{Decoded, Framing, Incoming, Keep, LimitSettings, Turn, Undecodable};
 use crate::config::Echo;
 use crate::executor::{Execute, Executed, Job, Rules};
 use crate::model::{
@@ -135,6 +135,7 @@ impl<E: Execute> Pipeline<E> {
         incoming: &Incoming,
         decoded: Decoded,
         draining: &CancellationToken,
+        turn: &mut Turn,
     ) -> Option<Processed> {
         let started = Instant::now();
         let mut timings =
@@ -162,7 +163,7 @@ impl<E: Execute> Pipeline<E> {
                 let slot = tokio::select! {
                     biased;
                     () = draining.cancelled() => return None,
-                    slot = self.slots.acquire() => slot.ok()?,
+                    slot = self.slot(turn) => slot?,
                 };
                 timings.wait = waiting.elapsed().as_secs_f64();
                 let executed = self.execute(incoming, tasks, limits, &mut timings).await;
@@ -183,6 +184,19 @@ impl<E: Execute> Pipeline<E> {
             metadata: decoded.metadata.clone(),
         };
         Some(self.encode(subject, incoming, ending, timings))
+    }
+
+    /// A slot, once it is this prediction's turn. No slot is held while it is not: whose turn it is
+    /// always gets one.
+    async fn slot(&self, turn: &mut Turn) -> Option<SemaphorePermit<'_>> {
+        loop {
+            let slot = self.slots.acquire().await.ok()?;
+            if turn.is_now() {
+                return Some(slot);
+            }
+            drop(slot);
+            turn.comes().await;
+        }
     }
 
     async fn preprocess(&self, decoded: &Arc<Decoded>) -> (Stage, Option<String>) {

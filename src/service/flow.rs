@@ -6,14 +6,14 @@ use std::time::Duration;
 use futures::FutureExt as _;
 
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::InOrder;
 use crate::executor::Execute;
-use crate::pipeline::{Incoming, Pipeline, Processed, decode};
+use crate::pipeline::{Gate, Incoming, Pipeline, Processed, Turn, decode};
 use crate::transport::{Delivery, Outgoing, Settlement, Sink, Source, TransportError};
 
 /// Bounds and order of a flow.
@@ -23,7 +23,7 @@ pub struct FlowSettings {
     pub ordered: bool,
     /// Most deliveries that are not settled yet.
     pub max_unsettled: usize,
-    /// Most bytes of them: bodies, and results that wait for their turn.
+    /// Most bytes of their bodies, and as many again of results that wait for their turn.
     pub max_unsettled_bytes: usize,
 }
 
@@ -128,28 +128,38 @@ where
 {
     let (finished, mut results) = mpsc::channel::<Finished>(flow.settings.max_unsettled.max(1));
     let mut order = InOrder::default();
-    let (mut unsettled, mut bytes, mut in_flight) = (0_usize, 0_usize, 0_usize);
+    let (mut unsettled, mut in_flight) = (0_usize, 0_usize);
+    let (mut body_bytes, mut result_bytes) = (0_usize, 0_usize);
     let (mut ended, mut given_back) = (false, false);
+    let (gate, turns) = watch::channel(Gate { room: true, next: 0 });
     loop {
         let draining = flow.draining.is_cancelled();
         if in_flight == 0 && (ended || draining) {
             break;
         }
-        let room = unsettled < flow.settings.max_unsettled && bytes < flow.settings.max_unsettled_bytes;
+        // In order, results wait for the next one: until it is out, only so many bytes may join them.
+        let most = flow.settings.max_unsettled_bytes;
+        let now = Gate { room: result_bytes < most || !flow.settings.ordered, next: order.next() };
+        gate.send_if_modified(|gate| {
+            let changed = gate.room != now.room || (!now.room && gate.next != now.next);
+            *gate = now;
+            changed
+        });
+        let room = unsettled < flow.settings.max_unsettled && body_bytes + result_bytes < most;
         tokio::select! {
             biased;
             () = flow.forced.cancelled() => return Ok(FlowEnd::Forced),
             Some(done) = results.recv() => {
                 in_flight -= 1;
                 // The result stands in for the body from here on: the body is not needed any more.
-                bytes -= done.body_bytes;
-                bytes += result_len(&done);
+                body_bytes -= done.body_bytes;
+                result_bytes += result_len(&done);
                 given_back |= matches!(done.outcome, Outcome::NotStarted);
                 let sequence = done.delivery.sequence;
                 order.push(sequence, done);
                 while let Some(done) = if flow.settings.ordered { order.pop() } else { order.pop_any() } {
                     unsettled -= 1;
-                    bytes -= result_len(&done);
+                    result_bytes -= result_len(&done);
                     tokio::select! {
                         biased;
                         () = flow.forced.cancelled() => return Ok(FlowEnd::Forced),
@@ -164,8 +174,9 @@ where
                     let delivery = delivery?;
                     unsettled += 1;
                     in_flight += 1;
-                    bytes += body_len(&delivery);
-                    start(&flow, delivery, finished.clone(), stop.clone());
+                    body_bytes += body_len(&delivery);
+                    let turn = Turn { sequence: delivery.sequence, gate: turns.clone() };
+                    start(&flow, delivery, turn, finished.clone(), stop.clone());
                 }
             },
         }
@@ -200,6 +211,7 @@ fn result_len(done: &Finished) -> usize {
 fn start<E: Execute + 'static>(
     flow: &Flow<'_, E>,
     delivery: Delivery,
+    mut turn: Turn,
     finished: mpsc::Sender<Finished>,
     stop: CancellationToken,
 ) {
@@ -212,7 +224,7 @@ fn start<E: Execute + 'static>(
         let body = body.map_err(|error| error.to_string());
         let incoming =
             Arc::new(Incoming { sequence, origin: origin.clone(), body, arrived, attempt, redelivered });
-        let work = process(&pipeline, &incoming, &draining, &done_already);
+        let work = process(&pipeline, &incoming, &draining, &mut turn, &done_already);
         let outcome = tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -228,6 +240,7 @@ async fn process<E: Execute>(
     pipeline: &Pipeline<E>,
     incoming: &Arc<Incoming>,
     draining: &CancellationToken,
+    turn: &mut Turn,
     done_already: &Mutex<dyn FnMut(&str) -> bool + Send>,
 ) -> Outcome {
     let has_result = |id: &str| (done_already.lock().unwrap_or_else(std::sync::PoisonError::into_inner))(id);
@@ -244,7 +257,7 @@ async fn process<E: Execute>(
         Err(undecodable) if has_result(&undecodable.result_id.to_string()) => Outcome::HasResult,
         Err(undecodable) => Outcome::Result(Box::new(pipeline.invalid(incoming, undecodable))),
         Ok(decoded) if has_result(&decoded.result_id.to_string()) => Outcome::HasResult,
-        Ok(decoded) => match pipeline.process(incoming, decoded, draining).await {
+        Ok(decoded) => match pipeline.process(incoming, decoded, draining, turn).await {
             Some(processed) => Outcome::Result(Box::new(processed)),
             None => Outcome::NotStarted,
         },

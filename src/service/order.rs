@@ -16,6 +16,12 @@ impl<T> Default for InOrder<T> {
 }
 
 impl<T> InOrder<T> {
+    /// The sequence number that comes next.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Takes the item of this sequence number. Each number from 0 comes exactly once.
     pub fn push(&mut self, sequence: u64, item: T) {
         self.early.insert(sequence, item);

@@ -234,3 +234,27 @@ fn a_standard_error_that_is_full_changes_nothing() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 1);
 }
+
+#[test]
+fn results_that_wait_for_a_slow_program_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let config = dir.path().join("evalmill.toml");
+    std::fs::write(&config, "[pipeline]\nmax_line_mb = 1\nmax_unsettled_mb = 1\n").unwrap();
+    let mut rows = format!("{}\n", json!({"prediction": {"commands": [{"command": ["sleep", "3"]}]}}));
+    let big = json!({"prediction": {"commands": [{"command": ["sh", "-c", "yes | head -c 300000"]}]}});
+    rows.push_str(&format!("{big}\n").repeat(40));
+    let input = dir.path().join("in.jsonl");
+    std::fs::write(&input, rows).unwrap();
+    let output = evalmill(scratch.path())
+        .args(["run", "--workers", "2", "--config", config.to_str().unwrap(), input.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let results: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(results.len(), 41, "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(results.iter().all(|result| result["verdict"] == "passed"));
+    // 300 KB print as 600 KB: two of them fill the bound, and two more may be running.
+    let before = results.iter().filter(|result| result["timings"]["net"].as_f64().unwrap() < 3.0).count();
+    assert!((1..=6).contains(&before), "{before} results were made while the first one was waited for");
+}
