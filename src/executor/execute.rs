@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::outcome::{carry, command_result, seconds, without_run};
+use super::outcome::{carry, command_result, without_run};
 use super::{Rules, StartRate};
 use crate::model::{Executable, ExecutionResult, FileContent, Termination};
 use crate::worker::protocol::{BoxFile, Close, Closed, Ended, Open, Run, RunLimits, Tracked};
@@ -117,7 +117,7 @@ impl PoolExecutor {
             OpenError::Lost(lost) => lost.into(),
         })?;
         drop(permit);
-        done.result.writing_time = seconds(writing.elapsed());
+        done.result.writing_time = writing.elapsed().as_secs_f64();
         done.result.cwd = opened.path().to_owned();
         self.run_commands(job, &mut opened, done).await?;
         let closing = Instant::now();
@@ -136,7 +136,7 @@ impl PoolExecutor {
             }
             Err(lost) => return Err(lost.into()),
         };
-        done.result.cleanup_time = seconds(closing.elapsed());
+        done.result.cleanup_time = closing.elapsed().as_secs_f64();
         keep_tracked(job, closed, &mut done.result);
         Ok(())
     }
@@ -179,7 +179,7 @@ impl PoolExecutor {
                 // Extra time that a busy machine cost is not the prediction's.
                 spent += if ran.contended { ran.elapsed.min(wall) } else { ran.elapsed };
                 done.contended |= ran.contended;
-                runtimes.push(seconds(ran.elapsed));
+                runtimes.push(ran.elapsed.as_secs_f64());
                 let next = command_result(command, &job.rules, ran, runtimes.clone());
                 let stop = next.had_error;
                 result = Some(next);
@@ -195,7 +195,7 @@ impl PoolExecutor {
                 break;
             }
         }
-        done.result.elapsed = seconds(spent);
+        done.result.elapsed = spent.as_secs_f64();
         Ok(())
     }
 }

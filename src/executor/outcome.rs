@@ -1,7 +1,5 @@
 //! From what a worker reports to a [`CommandResult`].
 
-use std::time::Duration;
-
 use crate::executor::Rules;
 use crate::model::{Command, CommandResult, StreamEncoding, Termination};
 use crate::worker::protocol::{Ended, Ran};
@@ -54,29 +52,7 @@ pub(super) fn command_result(
 
 /// A command that never came to run to an end of its own.
 pub(super) fn without_run(command: &Command, termination: Termination, detail: String) -> CommandResult {
-    let timed_out = termination == Termination::WallLimit;
-    CommandResult {
-        return_code: None,
-        runtime: 0.0,
-        stdout: String::new(),
-        stderr: String::new(),
-        timed_out,
-        had_unexpected_error: !timed_out,
-        had_error: true,
-        termination,
-        signal: None,
-        cpu_time: 0.0,
-        max_rss_bytes: 0,
-        stdout_truncated: false,
-        stderr_truncated: false,
-        stdout_encoding: None,
-        stderr_encoding: None,
-        runtimes: Vec::new(),
-        start: "cold".to_owned(),
-        witnessed: None,
-        build: command.build,
-        detail: Some(detail),
-    }
+    CommandResult { build: command.build, detail: Some(detail), ..CommandResult::without_run(termination) }
 }
 
 /// Cuts both streams down to what a result carries, at a character's border.
@@ -100,13 +76,10 @@ fn text(bytes: Vec<u8>) -> (String, Option<StreamEncoding>) {
     }
 }
 
-/// Seconds of a duration, as on the wire.
-pub(super) fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
-}
-
 #[cfg(test)]
 pub(super) mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::EarlyStop;
     use crate::processors::Hooks;

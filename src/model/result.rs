@@ -113,6 +113,36 @@ pub struct CommandResult {
     pub detail: Option<String>,
 }
 
+impl CommandResult {
+    /// A command that came to no end of its own: no output, no times.
+    #[must_use]
+    pub fn without_run(termination: Termination) -> Self {
+        let timed_out = matches!(termination, Termination::WallLimit | Termination::CpuLimit);
+        Self {
+            return_code: None,
+            runtime: 0.0,
+            stdout: String::new(),
+            stderr: String::new(),
+            timed_out,
+            had_unexpected_error: !timed_out,
+            had_error: true,
+            termination,
+            signal: None,
+            cpu_time: 0.0,
+            max_rss_bytes: 0,
+            stdout_truncated: false,
+            stderr_truncated: false,
+            stdout_encoding: None,
+            stderr_encoding: None,
+            runtimes: Vec::new(),
+            start: "cold".to_owned(),
+            witnessed: None,
+            build: false,
+            detail: None,
+        }
+    }
+}
+
 /// What came of one executable.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ExecutionResult {

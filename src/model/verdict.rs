@@ -142,25 +142,7 @@ mod tests {
             .iter()
             .map(|&termination| CommandResult {
                 return_code: (termination == Termination::Exited).then_some(0),
-                runtime: 0.0,
-                stdout: String::new(),
-                stderr: String::new(),
-                timed_out: false,
-                had_unexpected_error: false,
-                had_error: false,
-                termination,
-                signal: None,
-                cpu_time: 0.0,
-                max_rss_bytes: 0,
-                stdout_truncated: false,
-                stderr_truncated: false,
-                stdout_encoding: None,
-                stderr_encoding: None,
-                runtimes: vec![],
-                start: "cold".into(),
-                witnessed: None,
-                build: false,
-                detail: None,
+                ..CommandResult::without_run(termination)
             })
             .collect();
         vec![ExecutionResult { command_results, ..ExecutionResult::default() }]

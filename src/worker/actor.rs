@@ -17,8 +17,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Ending, Lease};
+use super::inside::tree::parent_of;
 use super::launch::{ANSWER_LIMIT, LauncherProcess};
-use super::launcher::parent_of;
 use super::manager::Report;
 use super::pool::{Action, Event, Job, Pool, RecycleReason, Rules, WorkerId};
 use super::protocol::{FromLauncher, ToLauncher};

@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 
 use super::fork::{self, Forked};
+use super::inside::tree::parent_of;
 use super::inside::wipe::wipe;
 use super::packet;
 use super::protocol::{FromLauncher, ToLauncher, WorkerPolicy};
@@ -343,14 +344,6 @@ fn remove(parent: &Path, name: &str) {
     }
 }
 
-/// The parent of a process, from the field after its parenthesised name in `/proc/<pid>/stat`.
-pub(crate) fn parent_of(pid: i32) -> Option<i32> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    let fields = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
-    fields.split_ascii_whitespace().nth(1)?.parse().ok()
-}
-
 fn kill_and_reap(pid: Pid) {
     let _ = rustix::process::kill_process(pid, Signal::KILL);
     let _ = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), WaitOptions::empty()));
@@ -361,18 +354,5 @@ fn describe(status: WaitStatus) -> String {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "unknown".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_the_parent_of_a_process() {
-        let own = rustix::process::getpid().as_raw_nonzero().get();
-        let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
-        assert_eq!(parent_of(own), parent);
-        assert_eq!(parent_of(i32::MAX), None);
     }
 }

@@ -1,12 +1,11 @@
 //! Input that is wrong in every way: each line gets its result, and the run goes on.
 
 use std::io::Write;
-use std::process::Stdio;
 
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::support::{evalmill, executable, run};
+use crate::support::{executable, run, start};
 
 const GOOD: &str = r#"{"id": "good", "prediction": {"commands": [{"command": ["true"]}]}}"#;
 
@@ -155,13 +154,7 @@ fn an_output_that_is_the_input_is_refused() {
 fn a_reader_that_goes_away_is_no_panic() {
     let scratch = tempfile::tempdir().unwrap();
     let rows = format!("{GOOD}\n").repeat(2000);
-    let mut child = evalmill(scratch.path())
-        .args(["run", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = start(scratch.path(), &["-"]);
     drop(child.stdout.take());
     let mut pipe = child.stdin.take().unwrap();
     let _ = pipe.write_all(rows.as_bytes());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{evalmill, eventually};
+use crate::support::{evalmill, eventually, processes_with, start};
 
 fn children(pid: u32) -> Vec<i32> {
     let mut found = Vec::new();
@@ -28,13 +28,7 @@ fn kill(signal: &str, pid: i32) {
 /// 60 programs of 50 ms on 2 workers, with `fault` done to (supervisor, launcher, workers) on the way.
 fn survive(fault: impl Fn(i32, &[i32]), times: usize) {
     let scratch = tempfile::tempdir().unwrap();
-    let mut child = evalmill(scratch.path())
-        .args(["run", "--workers", "2"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = start(scratch.path(), &["--workers", "2"]);
     let mut pipe = child.stdin.take().unwrap();
     for i in 0..60 {
         let line = json!({"id": i.to_string(), "prediction": {"commands": [{"command": ["sh", "-c", format!("sleep 0.05; exit {}", i % 2)]}]}});
@@ -79,18 +73,12 @@ fn a_killed_launcher_loses_nothing() {
 fn a_killed_supervisor_leaves_nothing_behind() {
     let scratch = tempfile::tempdir().unwrap();
     let marker = format!("96{}", std::process::id());
-    let mut child = evalmill(scratch.path())
-        .args(["run", "--workers", "2"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = start(scratch.path(), &["--workers", "2"]);
     let mut pipe = child.stdin.take().unwrap();
     for _ in 0..4 {
         writeln!(pipe, "{}", json!({"prediction": {"commands": [{"command": ["sleep", marker]}]}})).unwrap();
     }
-    let running = || crate::support::processes_with(&format!("sleep\0{marker}"));
+    let running = || processes_with(&format!("sleep\0{marker}"));
     eventually("programs run", || running().len() == 2);
     kill("-KILL", child.id() as i32);
     child.wait().unwrap();
@@ -105,13 +93,7 @@ fn an_interrupt_drains_and_leaves_a_valid_output() {
     std::fs::create_dir(&out).unwrap();
     let out = out.join("out.jsonl");
     let dir = tempfile::tempdir().unwrap();
-    let mut child = evalmill(dir.path())
-        .args(["run", "--workers", "2", "-o", out.to_str().unwrap()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = start(dir.path(), &["--workers", "2", "-o", out.to_str().unwrap()]);
     let mut pipe = child.stdin.take().unwrap();
     for i in 0..50 {
         let line = json!({"id": i.to_string(), "prediction": {"commands": [{"command": ["sleep", "0.2"]}]}});
@@ -220,7 +202,7 @@ fn a_second_signal_forces() {
     let marker = format!("95{}", std::process::id());
     let (code, stderr, lines) = interrupted(&marker, 2);
     assert_eq!((code, lines), (Some(143), 0), "{stderr}");
-    eventually("nothing runs", || crate::support::processes_with(&format!("sleep\0{marker}")).is_empty());
+    eventually("nothing runs", || processes_with(&format!("sleep\0{marker}")).is_empty());
 }
 
 #[test]

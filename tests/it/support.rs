@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -46,18 +46,17 @@ pub(crate) fn evalmill(scratch: &Path) -> Command {
     command
 }
 
+/// `evalmill run ARGS` with pipes at all three streams.
+pub(crate) fn start(scratch: &Path, args: &[&str]) -> Child {
+    let piped = Stdio::piped;
+    evalmill(scratch).arg("run").args(args).stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap()
+}
+
 /// `evalmill run ARGS` with this standard input; nothing may be left in the scratch directory.
 pub(crate) fn run(args: &[&str], stdin: &[u8]) -> Ran {
     let scratch = tempfile::tempdir().unwrap();
     let started = Instant::now();
-    let mut child = evalmill(scratch.path())
-        .arg("run")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = start(scratch.path(), args);
     let mut pipe = child.stdin.take().unwrap();
     let stdin = stdin.to_vec();
     // The program may refuse its arguments and never read: a broken pipe is no failure here.

@@ -7,7 +7,7 @@
 mod box_dir;
 mod command;
 mod spawn;
-mod tree;
+pub(super) mod tree;
 pub(super) mod wipe;
 
 use std::os::unix::net::UnixStream;

@@ -97,6 +97,11 @@ fn read_stat(pid: i32) -> Option<Process> {
     parse(pid, line.get(..read)?)
 }
 
+/// The parent of a process; none where there is no such process.
+pub(crate) fn parent_of(pid: i32) -> Option<i32> {
+    read_stat(pid).map(|process| process.parent)
+}
+
 /// Every process below this one, zombies too.
 pub(crate) fn descendants() -> Vec<Process> {
     let mut children: HashMap<i32, Vec<Process>> = HashMap::new();
@@ -294,6 +299,14 @@ fn wait(time: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_the_parent_of_a_process() {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+        assert_eq!(parent_of(own), parent);
+        assert_eq!(parent_of(i32::MAX), None);
+    }
 
     #[test]
     fn stat_lines() {
