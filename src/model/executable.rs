@@ -28,9 +28,8 @@ pub struct Executable {
     /// What is done to standard output before it is compared and reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout_postprocessor: Option<StdoutPostprocessor>,
-    /// Give each command a witness: a nonce to read from the descriptor that
-    /// `EVALMILL_WITNESS_FD` names and to write back to it, which shows that the program came to the
-    /// point where it does so.
+    /// Give each command a witness: a nonce to read from descriptor 3 and to write back to it, which
+    /// shows that the program came to the point where it does so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub witness: bool,
 }

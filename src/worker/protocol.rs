@@ -132,8 +132,8 @@ pub struct Run {
     /// Everything that standard input will give.
     #[serde(with = "serde_bytes")]
     pub stdin: Vec<u8>,
-    /// A nonce that the program may read from the descriptor named by `EVALMILL_WITNESS_FD` and
-    /// must write back to it; `None`: no such descriptor exists.
+    /// A nonce that the program may read from descriptor 3 and must write back to it; `None`: there
+    /// is no such descriptor.
     pub witness: Option<String>,
     /// The limits in force.
     pub limits: RunLimits,

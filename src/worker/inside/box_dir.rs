@@ -3,12 +3,14 @@
 //! Programs own what is in a box, so nothing in it is believed when it is read back: no link is
 //! followed at any level, only regular files are opened, and reading is bounded by bytes.
 
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::wipe;
@@ -22,6 +24,15 @@ pub(crate) struct Home {
     scratch: OwnedFd,
     name: String,
     boxes: u64,
+    tmp: Option<Tmp>,
+}
+
+/// The directory that is `TMPDIR`, kept for the next box where this one has left it alone.
+#[derive(Debug)]
+struct Tmp {
+    name: CString,
+    /// As it was made.
+    made: Stat,
 }
 
 /// One open box.
@@ -43,7 +54,7 @@ impl Home {
         let scratch = open_dir(scratch)?;
         wipe::wipe(scratch.as_fd(), &name)?;
         rustix::fs::mkdirat(&scratch, &name, Mode::RWXU)?;
-        Ok(Self { dir: open_dir(&path)?, path, scratch, name, boxes: 0 })
+        Ok(Self { dir: open_dir(&path)?, path, scratch, name, boxes: 0, tmp: None })
     }
 
     /// A fresh box with these files in it. After an error nothing of it is left.
@@ -56,12 +67,11 @@ impl Home {
         made
     }
 
-    fn make(&self, files: &[BoxFile]) -> Result<BoxDir, String> {
+    fn make(&mut self, files: &[BoxFile]) -> Result<BoxDir, String> {
         let path = self.path.join(format!("box-{}", self.boxes));
-        let tmp = self.path.join(format!("tmp-{}", self.boxes));
-        let make = |path: &Path| fs::create_dir(path).map_err(|error| format!("{}: {error}", path.display()));
-        make(&path)?;
-        make(&tmp)?;
+        fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let tmp =
+            self.tmp().map_err(|error| format!("{}/tmp-{}: {error}", self.path.display(), self.boxes))?;
         let dir = open_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         for file in files {
             check_path(&file.path).map_err(|reason| format!("cannot write {:?}: {reason}", file.path))?;
@@ -75,14 +85,50 @@ impl Home {
         Ok(BoxDir { path, tmp, dir })
     }
 
+    fn tmp(&mut self) -> io::Result<PathBuf> {
+        let tmp = match &mut self.tmp {
+            Some(tmp) => tmp,
+            none => {
+                let name = CString::new(format!("tmp-{}", self.boxes))?;
+                rustix::fs::mkdirat(&self.dir, &name, Mode::RWXU)?;
+                let made = rustix::fs::statat(&self.dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+                none.insert(Tmp { name, made })
+            }
+        };
+        Ok(self.path.join(OsStr::from_bytes(tmp.name.as_bytes())))
+    }
+
     /// Removes everything that any box has left, renamed or not.
-    pub(crate) fn wipe_boxes(&self) -> io::Result<()> {
-        wipe::wipe_contents(self.dir.as_fd())
+    pub(crate) fn wipe_boxes(&mut self) -> io::Result<()> {
+        let dir = self.dir.as_fd();
+        self.tmp.take_if(|tmp| !tmp.is_untouched(dir));
+        wipe::wipe_contents(dir, self.tmp.as_ref().map(|tmp| tmp.name.as_c_str()))
     }
 
     /// Removes the worker's directory itself.
     pub(crate) fn wipe(&self) -> io::Result<()> {
         wipe::wipe(self.scratch.as_fd(), &self.name)
+    }
+}
+
+impl Tmp {
+    /// Neither its attributes nor what is in it have changed. A change within the kernel's clock tick
+    /// of its making can leave the times alone, so times alone do not answer for its content.
+    fn is_untouched(&self, dir: BorrowedFd<'_>) -> bool {
+        let identity = |stat: &Stat| {
+            (
+                stat.st_ino,
+                stat.st_mode,
+                stat.st_uid,
+                stat.st_ctime,
+                stat.st_ctime_nsec,
+                stat.st_mtime,
+                stat.st_mtime_nsec,
+            )
+        };
+        rustix::fs::statat(dir, &self.name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|now| identity(&now) == identity(&self.made))
+            && wipe::is_empty(dir, &self.name).unwrap_or(false)
     }
 }
 
@@ -184,7 +230,7 @@ fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
     use rstest::rstest;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn file(path: &str, content: &str) -> BoxFile {
         BoxFile { path: path.into(), content: content.into() }
@@ -196,6 +242,29 @@ mod tests {
             max_file_bytes: 10,
             max_total_bytes: 15,
         }
+    }
+
+    fn left(dir: &Path) -> Vec<String> {
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[rstest]
+    #[case::untouched(|_: &Path| (), true)]
+    #[case::a_file(|tmp: &Path| fs::write(tmp.join("x"), "").unwrap(), false)]
+    #[case::other_rights(|tmp: &Path| fs::set_permissions(tmp, fs::Permissions::from_mode(0o500)).unwrap(), false)]
+    #[case::another(|tmp: &Path| { fs::rename(tmp, tmp.with_file_name("y")).unwrap(); fs::create_dir(tmp).unwrap() }, false)]
+    #[case::a_link(|tmp: &Path| { fs::remove_dir(tmp).unwrap(); symlink("/etc", tmp).unwrap() }, false)]
+    #[case::none(|tmp: &Path| fs::remove_dir(tmp).unwrap(), false)]
+    fn only_an_untouched_tmp_is_used_again(#[case] program: fn(&Path), #[case] again: bool) {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut home = Home::new(scratch.path(), 1).unwrap();
+        let first = home.open(&[]).unwrap().tmp;
+        program(&first);
+        home.wipe_boxes().unwrap();
+        let second = home.open(&[]).unwrap().tmp;
+        assert_eq!(first == second, again);
+        assert_eq!(left(&second), [""; 0]);
+        assert_eq!(fs::symlink_metadata(&second).unwrap().permissions().mode() & 0o7777, 0o700);
     }
 
     #[rstest]
@@ -211,7 +280,7 @@ mod tests {
         let mut home = Home::new(scratch.path(), 1).unwrap();
         let error = home.open(&[file("good", "x"), file(path, "x")]).unwrap_err();
         assert!(error.contains(&format!("{path:?}")), "{error}");
-        assert_eq!(fs::read_dir(scratch.path().join("w1")).unwrap().count(), 0);
+        assert_eq!(left(&scratch.path().join("w1")), ["tmp-1"]);
     }
 
     #[test]
@@ -260,7 +329,7 @@ mod tests {
         assert!(matches!(&got[10], Tracked::Refused(_)));
         fs::rename(&one.path, scratch.path().join("w7/elsewhere")).unwrap();
         home.wipe_boxes().unwrap();
-        assert_eq!(fs::read_dir(scratch.path().join("w7")).unwrap().count(), 0);
+        assert_eq!(left(&scratch.path().join("w7")), ["tmp-1"]);
         home.wipe().unwrap();
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
     }

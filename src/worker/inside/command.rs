@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags};
 
 use super::box_dir::BoxDir;
 use super::spawn::{SpawnError, Spawner, Started};
@@ -93,7 +92,7 @@ fn feed(pipe: &mut Option<OwnedFd>, input: &[u8], written: &mut usize) {
 
 /// Runs one command in a box, watching `control` for the supervisor's end.
 pub(crate) fn run(
-    spawner: &Spawner,
+    spawner: &mut Spawner,
     run: &Run,
     in_box: &BoxDir,
     control: &UnixStream,
@@ -113,25 +112,20 @@ pub(crate) fn run(
             return Outcome::Ran(Box::new(ran), Ok(()));
         }
     };
-    let Started { mut child, witness } = started;
-    // A pid that std gave us fits.
-    let pid = i32::try_from(child.id()).unwrap_or(0);
+    let Started { pid, pidfd, stdin, stdout, stderr, witness } = started;
     let mut job = Job {
         limits: &run.limits,
         begun,
         reaped: Reaped::new(pid),
-        stdin: child.stdin.take().map(Into::into),
+        stdin: Some(stdin),
         written: 0,
-        stdout: Capture::new(child.stdout.take().map(Into::into), run.limits.output_bytes),
-        stderr: Capture::new(child.stderr.take().map(Into::into), run.limits.output_bytes),
+        stdout: Capture::new(Some(stdout), run.limits.output_bytes),
+        stderr: Capture::new(Some(stderr), run.limits.output_bytes),
         wall: run.limits.wall,
         contended: false,
         next_sample: FIRST_SAMPLE,
     };
-    let stop = job.prepare(pid).map_or_else(
-        |error| Stop::Limit(Ended::Failed(format!("cannot watch the process: {error}"))),
-        |main| job.watch(&run.stdin, main.as_fd(), control.as_fd(), chunk),
-    );
+    let stop = job.watch(&run.stdin, pidfd.as_fd(), control.as_fd(), chunk);
     let elapsed = begun.elapsed();
     tree::kill_main_group(&job.reaped);
     // The usual end: the main process was the last, and two wait4 say so.
@@ -170,15 +164,6 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Our ends of the pipes must never block; the program's ends are descriptions of their own.
-    fn prepare(&self, pid: i32) -> std::io::Result<OwnedFd> {
-        for pipe in [&self.stdin, &self.stdout.pipe, &self.stderr.pipe].into_iter().flatten() {
-            rustix::io::ioctl_fionbio(pipe, true)?;
-        }
-        let pid = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
-        Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
-    }
-
     fn watch(
         &mut self,
         input: &[u8],

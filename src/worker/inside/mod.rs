@@ -6,6 +6,8 @@
 
 mod box_dir;
 mod command;
+mod exec;
+mod reap;
 mod spawn;
 pub(super) mod tree;
 pub(super) mod wipe;
@@ -149,7 +151,7 @@ impl Busy {
             let ended = Ended::Failed(format!("an earlier command is not gone: {reason}"));
             return Some(Ran { ended, witnessed: run.witness.as_ref().map(|_| false), ..command::nothing() });
         }
-        match command::run(&idle.spawner, run, &self.in_box, &idle.socket, &mut idle.chunk) {
+        match command::run(&mut idle.spawner, run, &self.in_box, &idle.socket, &mut idle.chunk) {
             Outcome::SupervisorGone => None,
             Outcome::Ran(ran, clean) => {
                 idle.dirty = clean.err();
@@ -159,7 +161,7 @@ impl Busy {
     }
 
     fn close(self, close: &Close) -> (Idle, Closed) {
-        let Self { idle, in_box } = self;
+        let Self { mut idle, in_box } = self;
         let begun = Instant::now();
         let tracked = in_box.collect(close);
         let collect = begun.elapsed();

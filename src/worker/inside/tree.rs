@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::Timespec;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::spawn::{self, Wait};
+use super::reap::{self, Wait};
 
 /// Scans of a tree that keeps growing before it is killed as it is.
 const STOP_ROUNDS: u32 = 5;
@@ -42,7 +42,7 @@ impl Reaped {
     pub(crate) fn reap(&mut self) -> bool {
         // Bounded: children that end as fast as they are reaped must not keep us from the limits.
         for _ in 0..4096 {
-            match spawn::wait_any() {
+            match reap::wait_any() {
                 Wait::NoChild => return true,
                 Wait::Pending => return false,
                 Wait::Reaped(one) => {

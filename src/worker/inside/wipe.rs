@@ -44,11 +44,11 @@ pub(crate) fn wipe<P: Arg + Copy>(parent: BorrowedFd<'_>, name: P) -> io::Result
     Ok(())
 }
 
-/// Removes everything in `dir`, and leaves `dir` itself.
+/// Removes everything in `dir` but `kept`, and leaves `dir` itself.
 ///
 /// # Errors
 /// As [`wipe`].
-pub(crate) fn wipe_contents(dir: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn wipe_contents(dir: BorrowedFd<'_>, kept: Option<&CStr>) -> io::Result<()> {
     let listed = open_dir(dir, ".")?;
     let mut names = Vec::new();
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
@@ -57,7 +57,7 @@ pub(crate) fn wipe_contents(dir: BorrowedFd<'_>) -> io::Result<()> {
         let mut entries = RawDir::new(&listed, buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
             let entry = entry?;
-            if !is_dots(entry.file_name()) {
+            if !is_dots(entry.file_name()) && Some(entry.file_name()) != kept {
                 names.push(entry.file_name().to_owned());
             }
             if names.len() >= 1024 {
@@ -72,6 +72,22 @@ pub(crate) fn wipe_contents(dir: BorrowedFd<'_>) -> io::Result<()> {
         }
         rustix::fs::seek(&listed, rustix::fs::SeekFrom::Start(0))?;
     }
+}
+
+/// Whether there is nothing in `name`, a directory in `dir`.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn is_empty(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    let listed = open_dir(dir, name)?;
+    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+    let mut entries = RawDir::new(&listed, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        if !is_dots(entry?.file_name()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 struct Wipe<'a> {
@@ -274,7 +290,7 @@ mod tests {
         fs::create_dir(dir.path().join("root")).unwrap();
         symlink(outside.path(), dir.path().join("root/link")).unwrap();
         symlink(outside.path(), dir.path().join("direct")).unwrap();
-        wipe_contents(fd.as_fd()).unwrap();
+        wipe_contents(fd.as_fd(), None).unwrap();
         assert_eq!(entries(&dir), 0);
         assert_eq!(entries(&outside), 1);
     }
