@@ -8,11 +8,11 @@
 //! `canonical_solution` stands in for an absent `completion`. With a problems file, a row needs only
 //! `task_id` and `completion`.
 //!
-//! Exit code 0 is not enough to pass: the program that drives solution and test reads a nonce before
-//! any of them runs, and writes it back after `check` has returned. Solution, test and call are
-//! compiled apart, so that a solution cannot swallow the test by an open string. Code that searches
-//! the interpreter's frames for the nonce can still forge it: tests that share a process with what
-//! they test cannot exclude that.
+//! Exit code 0 is not enough to pass: the last line of the program, behind the call of `check`, reads
+//! a nonce and writes it back, so a solution that ends the process early has not passed. A solution
+//! that opens a string swallows the test, and then nothing calls `check` and the line behind it. Code
+//! that forges the nonce on purpose is not excluded: nor is an object that equals everything, for as
+//! long as a test shares a process with what it tests.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -27,7 +27,10 @@ use thiserror::Error;
 use super::{Judgement, Postprocessor, Prepared, Preprocessor, Unusable};
 use crate::model::{BoxPath, Command, Executable, ExecutionResult, FileContent};
 
-const MAIN: &str = include_str!("humaneval_main.py");
+const MAIN: &str = "main.py";
+
+/// Descriptor 3 is the witness. Nothing of the program's globals is relied on.
+const WITNESS: &str = "import os as _evalmill; _evalmill.write(3, _evalmill.read(3, 256))\n";
 
 /// The processor for HumanEval and everything of its form.
 #[derive(Debug, Default)]
@@ -149,17 +152,10 @@ impl Preprocessor for HumanEval {
         if !is_name {
             return Err(Unusable(format!("entry_point is {entry_point:?}: it must be a Python name")));
         }
-        let mut files = BTreeMap::new();
-        for (name, content) in [
-            ("main.py", MAIN.to_owned()),
-            ("solution.py", format!("{prompt}{completion}\n")),
-            ("test.py", format!("{test}\n")),
-            ("call.py", format!("check({entry_point})\n")),
-        ] {
-            let path = BoxPath::new(name).map_err(|error| Unusable(error.to_string()))?;
-            files.insert(path, FileContent::from(content));
-        }
-        let mut executable = Executable::new(files, vec![Command::new(["python3", "main.py"])]);
+        let source = format!("{prompt}{completion}\n{test}\n\ncheck({entry_point})\n{WITNESS}");
+        let path = BoxPath::new(MAIN).map_err(|error| Unusable(error.to_string()))?;
+        let files = BTreeMap::from([(path, FileContent::from(source))]);
+        let mut executable = Executable::new(files, vec![Command::new(["python3", MAIN])]);
         executable.witness = true;
         Ok(Prepared::Run(vec![executable.into()]))
     }
