@@ -66,6 +66,9 @@ pub struct Pipeline<E> {
     preprocessing: Arc<Semaphore>,
 }
 
+/// Below this, a processor's work takes less than 0.2 ms.
+const INLINE_BYTES: usize = 64 << 10;
+
 /// A preprocessed prediction.
 enum Stage {
     Run { processor: Arc<dyn Processor>, tasks: Vec<Ready>, limits: RunLimits },
@@ -206,8 +209,9 @@ impl<E: Execute> Pipeline<E> {
             Err(error) => return (Stage::Invalid(error.to_string()), None),
         };
         let (decoded, settings) = (Arc::clone(decoded), Arc::clone(&self.settings));
-        // A processor is somebody's code over untrusted text: off the runtime, and a panic ends here.
-        let done = tokio::task::spawn_blocking(move || {
+        let large = decoded.raw.get().len() > INLINE_BYTES;
+        // A processor is somebody's code over untrusted text: a panic ends here.
+        let done = apart(large, move || {
             let task = processor.task(&decoded.payload);
             let stage = match prepare(&*processor, &decoded, &settings.limits) {
                 Ok(Ok((tasks, limits))) => Stage::Run { processor, tasks, limits },
@@ -284,7 +288,8 @@ impl<E: Execute> Pipeline<E> {
             return Ending { verdict, detail: Some(reason), executions, contended, ..Ending::default() };
         }
         let decoded = Arc::clone(decoded);
-        let done = tokio::task::spawn_blocking(move || {
+        let bytes: usize = executions.iter().map(output_bytes).sum();
+        let done = apart(bytes + decoded.raw.get().len() > INLINE_BYTES, move || {
             let judgement = processor.postprocess(&decoded.payload, &executions);
             (judgement, executions)
         });
@@ -363,6 +368,22 @@ impl<E: Execute> Pipeline<E> {
         let body = serde_json::to_vec(&message).unwrap_or_default();
         Processed { body, verdict, task: message.task, run: message.run, timings }
     }
+}
+
+/// Runs a processor's code, which may panic: what is large off the runtime, what is small here, where
+/// it costs less than the way to another thread.
+async fn apart<T: Send + 'static>(
+    large: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    if large {
+        return tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string());
+    }
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|_| "it panicked".to_owned())
+}
+
+fn output_bytes(execution: &ExecutionResult) -> usize {
+    execution.command_results.iter().map(|command| command.stdout.len() + command.stderr.len()).sum()
 }
 
 /// Whom a result is about.
