@@ -71,7 +71,7 @@ pub(super) fn report(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            super::say(&format!("evalmill: {failure}\n"));
+            crate::telemetry::say(&format!("evalmill: {failure}\n"));
             ExitCode::from(failure.code())
         }
     }

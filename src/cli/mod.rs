@@ -14,11 +14,6 @@ pub use dispatch::main;
 
 use std::io::{self, ErrorKind, Write};
 
-/// Says something on standard error. Nobody can be told where that fails.
-fn say(text: &str) {
-    let _ = io::stderr().write_all(text.as_bytes());
-}
-
 /// Writes all of it to standard output. A reader that has enough is no error.
 fn print(bytes: &[u8]) -> io::Result<()> {
     print_to(&mut io::stdout().lock(), bytes)

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::model::Verdict;
+use crate::telemetry::drawn;
 
 const REDRAW: Duration = Duration::from_millis(100);
 // No colours: there is nothing for NO_COLOR to turn off.
@@ -32,7 +33,7 @@ pub struct Progress {
 
 #[derive(Debug)]
 enum Shown {
-    Bar { bar: ProgressBar, drawn: Instant },
+    Bar { bar: ProgressBar, since: Instant },
     Log { every: u64 },
     Nothing,
 }
@@ -82,7 +83,8 @@ impl Progress {
             ProgressKind::Auto if stderr().is_terminal() => {
                 let bar = bar(total_bytes, ProgressDrawTarget::stderr());
                 bar.enable_steady_tick(REDRAW * 5);
-                Shown::Bar { bar, drawn: Instant::now() }
+                drawn(Some(bar.clone()));
+                Shown::Bar { bar, since: Instant::now() }
             }
             ProgressKind::Auto => Shown::Log { every: log_freq },
         };
@@ -94,8 +96,8 @@ impl Progress {
         self.counts.add(verdict);
         let rate = self.rate();
         match &mut self.shown {
-            Shown::Bar { bar, drawn } if drawn.elapsed() >= REDRAW => {
-                *drawn = Instant::now();
+            Shown::Bar { bar, since } if since.elapsed() >= REDRAW => {
+                *since = Instant::now();
                 bar.set_message(self.counts.short(rate));
             }
             Shown::Log { every } if *every > 0 && self.counts.all().is_multiple_of(*every) => self.log(),
@@ -110,18 +112,13 @@ impl Progress {
         }
     }
 
-    /// Runs `write`, which writes to standard error, with the bar out of its way.
-    pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
-        match &self.shown {
-            Shown::Bar { bar, .. } => bar.suspend(write),
-            Shown::Log { .. } | Shown::Nothing => write(),
-        }
-    }
-
     /// Takes the bar away; without one, logs the last results.
     pub fn finish(self) {
         match &self.shown {
-            Shown::Bar { bar, .. } => bar.finish_and_clear(),
+            Shown::Bar { bar, .. } => {
+                drawn(None);
+                bar.finish_and_clear();
+            }
             Shown::Log { every } if *every > 0 && !self.counts.all().is_multiple_of(*every) => self.log(),
             Shown::Log { .. } | Shown::Nothing => {}
         }
@@ -227,7 +224,6 @@ mod tests {
             let mut progress = Progress { shown: Shown::Nothing, ..Progress::new(kind, Some(1), every) };
             progress.tick(Verdict::Passed);
             progress.set_read(1);
-            assert_eq!(progress.suspend(|| 1), 1);
             progress.finish();
         }
     }

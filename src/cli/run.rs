@@ -13,7 +13,6 @@ use tokio_util::task::TaskTracker;
 use super::args::RunArgs;
 use super::exit::Failure;
 use super::progress::{Progress, ProgressKind};
-use super::say;
 use super::table;
 use crate::api::{Engine, EngineOptions};
 use crate::config::{Override, Settings, Sources, load};
@@ -22,9 +21,10 @@ use crate::model::{StageTimings, Verdict};
 use crate::pipeline::{Framing, Processed};
 use crate::sandbox::notice;
 use crate::service::{self, Flow, FlowEnd, FlowError};
-use crate::telemetry::start_logging;
+use crate::telemetry::{say, start_logging};
 use crate::transport::{
-    DoneIds, JsonlSink, JsonlSource, OutputError, OutputMode, TransportError, prepare_output, stdout_is_input,
+    DoneIds, JsonlSink, JsonlSource, OutputError, OutputMode, Prepared, TransportError, prepare_output,
+    stdout_is_input,
 };
 
 /// How long what runs may take to finish after the first signal.
@@ -195,7 +195,7 @@ fn open_output(args: &RunArgs, summary: &mut Summary) -> Result<(JsonlSink, Done
         }
         return Ok((JsonlSink::stdout().map_err(flow)?, DoneIds::default()));
     };
-    let resumed = prepare_output(path, args.output_mode(), &read_files(args), |line| {
+    let Prepared { file, resumed } = prepare_output(path, args.output_mode(), &read_files(args), |line| {
         if let Ok(kept) = serde_json::from_slice::<Kept>(line) {
             summary.add_parts(kept.verdict, kept.task.as_deref(), kept.run.as_deref(), &kept.timings);
         }
@@ -203,7 +203,11 @@ fn open_output(args: &RunArgs, summary: &mut Summary) -> Result<(JsonlSink, Done
     if resumed.kept > 0 {
         tracing::info!(results = resumed.kept, "kept from the output");
     }
-    Ok((JsonlSink::file(path, true).map_err(flow)?, resumed.done))
+    let sink = match file {
+        Some(file) => JsonlSink::over(path, file),
+        None => JsonlSink::file(path, true),
+    };
+    Ok((sink.map_err(flow)?, resumed.done))
 }
 
 /// The first SIGINT or SIGTERM drains, a second one forces.

@@ -88,7 +88,8 @@ enum Outcome {
 /// Longer messages are decoded off the runtime: a JSON text of this size takes about 0.2 ms.
 const DECODE_INLINE_BYTES: usize = 64 << 10;
 
-/// How long the output may take once the flow was told to stop at once.
+/// How long the output may take once the flow was told to stop at once, for what is finished and then
+/// for what is buffered: whoever forces does not wait for a reader that has stopped.
 const FORCED_FLUSH: Duration = Duration::from_secs(2);
 
 /// Runs until the source ends, or it is told to stop.
@@ -106,7 +107,6 @@ where
     let result = drive(flow, source, sink, &stop).await;
     drop(guard);
     let flushed = match result {
-        // Whoever forces does not wait for a reader that has stopped.
         Ok(FlowEnd::Forced) => timeout(FORCED_FLUSH, sink.flush()).await.unwrap_or(Ok(())),
         _ => sink.flush().await,
     };
@@ -132,7 +132,7 @@ where
     let (mut body_bytes, mut result_bytes) = (0_usize, 0_usize);
     let (mut ended, mut given_back) = (false, false);
     let (gate, turns) = watch::channel(Gate { room: true, next: 0 });
-    loop {
+    'flow: loop {
         let draining = flow.draining.is_cancelled();
         if in_flight == 0 && (ended || draining) {
             break;
@@ -148,7 +148,7 @@ where
         let room = unsettled < flow.settings.max_unsettled && body_bytes + result_bytes < most;
         tokio::select! {
             biased;
-            () = flow.forced.cancelled() => return Ok(FlowEnd::Forced),
+            () = flow.forced.cancelled() => break,
             Some(done) = results.recv() => {
                 in_flight -= 1;
                 // The result stands in for the body from here on: the body is not needed any more.
@@ -162,7 +162,7 @@ where
                     result_bytes -= result_len(&done);
                     tokio::select! {
                         biased;
-                        () = flow.forced.cancelled() => return Ok(FlowEnd::Forced),
+                        () = flow.forced.cancelled() => break 'flow,
                         settled = settle(done, source, sink, flow.observe) => settled?,
                     }
                 }
@@ -181,13 +181,27 @@ where
             },
         }
     }
-    // Gaps are deliveries that were given back.
-    while let Some(done) = order.pop_any() {
-        tokio::select! {
-            biased;
-            () = flow.forced.cancelled() => return Ok(FlowEnd::Forced),
-            settled = settle(done, source, sink, flow.observe) => settled?,
+    // What is finished is delivered in any case, over the gaps that the rest leaves.
+    while let Ok(done) = results.try_recv() {
+        order.push(done.delivery.sequence, done);
+    }
+    let forced = async {
+        flow.forced.cancelled().await;
+        tokio::time::sleep(FORCED_FLUSH).await;
+    };
+    let rest = async {
+        while let Some(done) = order.pop_any() {
+            settle(done, source, sink, flow.observe).await?;
         }
+        Ok::<_, FlowError>(())
+    };
+    tokio::select! {
+        biased;
+        settled = rest => settled?,
+        () = forced => {}
+    }
+    if flow.forced.is_cancelled() {
+        return Ok(FlowEnd::Forced);
     }
     Ok(if given_back || (flow.draining.is_cancelled() && !ended) {
         FlowEnd::Drained

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 pub use jsonl::{JsonlSink, JsonlSource};
 pub use memory::{MemorySink, MemorySource, Settled};
-pub use resume::{DoneIds, OutputError, OutputMode, Resumed, prepare_output, stdout_is_input};
+pub use resume::{DoneIds, OutputError, OutputMode, Prepared, Resumed, prepare_output, stdout_is_input};
 
 /// One hand-over of one message.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::fd::AsFd;
@@ -56,6 +56,9 @@ pub enum OutputError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Another run writes to it.
+    #[error("{0} is being written by another run: wait for its end, or give another output")]
+    InUse(String),
     /// It cannot be opened, read or written.
     #[error("cannot use {name} as output: {source}")]
     Io {
@@ -64,6 +67,15 @@ pub enum OutputError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// An output that is ready.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// A regular file, open for appending and locked for as long as it is; `None`: it is no such file.
+    pub file: Option<File>,
+    /// What was found in it.
+    pub resumed: Resumed,
 }
 
 /// What was found in the output.
@@ -121,7 +133,7 @@ pub fn prepare_output(
     mode: OutputMode,
     inputs: &[PathBuf],
     kept: impl FnMut(&[u8]),
-) -> Result<Resumed, OutputError> {
+) -> Result<Prepared, OutputError> {
     let name = || path.display().to_string();
     let fail = |source| OutputError::Io { name: name(), source };
     match fs::metadata(path) {
@@ -131,7 +143,7 @@ pub fn prepare_output(
             access(path, Access::WRITE_OK).map_err(|error| fail(error.into()))?;
             return match mode {
                 OutputMode::Resume => Err(OutputError::NotRegular(name())),
-                OutputMode::New | OutputMode::Force => Ok(Resumed::default()),
+                OutputMode::New | OutputMode::Force => Ok(Prepared::default()),
             };
         }
         Ok(found) => {
@@ -146,14 +158,40 @@ pub fn prepare_output(
         Err(error) => return Err(fail(error)),
     }
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(mode == OutputMode::Force);
-    let output = options.read(mode == OutputMode::Resume).open(path).map_err(fail)?;
-    if mode != OutputMode::Resume {
-        return Ok(Resumed::default());
+    options.append(true).create(true).read(mode == OutputMode::Resume);
+    let file = options.open(path).map_err(fail)?;
+    let locked = lock(&file).map_err(fail)?;
+    let (ours, named) = (file.metadata().map_err(fail)?, fs::metadata(path).map_err(fail)?);
+    // Another run that resumes may have put a new file in its place.
+    if !locked || (ours.dev(), ours.ino()) != (named.dev(), named.ino()) {
+        return Err(OutputError::InUse(name()));
     }
-    let scan = Scan::of(&output, &name(), kept)?;
-    scan.apply(&output, path).map_err(fail)?;
-    Ok(scan.resumed)
+    match mode {
+        // Another run may have come and gone since it was looked at.
+        OutputMode::New if ours.len() > 0 => Err(OutputError::Exists(name())),
+        OutputMode::New => Ok(Prepared { file: Some(file), resumed: Resumed::default() }),
+        OutputMode::Force => {
+            file.set_len(0).map_err(fail)?;
+            Ok(Prepared { file: Some(file), resumed: Resumed::default() })
+        }
+        OutputMode::Resume => {
+            let scan = Scan::of(&file, &name(), kept)?;
+            let file = scan.apply(file, path).map_err(fail)?;
+            Ok(Prepared { file: Some(file), resumed: scan.resumed })
+        }
+    }
+}
+
+/// Locks the file; whether that could be done. The lock ends with the descriptor, however the process
+/// ends.
+fn lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        // A file system without locks: better unguarded than unusable.
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// Whether standard output is a file that is read, too.
@@ -225,21 +263,25 @@ impl Scan {
         Ok(scan)
     }
 
-    fn apply(&self, file: &File, path: &Path) -> io::Result<()> {
+    fn apply(&self, file: File, path: &Path) -> io::Result<File> {
         match &self.stay[..] {
-            [] => file.set_len(0),
-            [all] if all.start == 0 && all.end == self.length => Ok(()),
-            [head] if head.start == 0 => file.set_len(head.end),
-            _ => self.rewrite(file, path),
+            [] => file.set_len(0)?,
+            [all] if all.start == 0 && all.end == self.length => {}
+            [head] if head.start == 0 => file.set_len(head.end)?,
+            _ => return self.rewrite(&file, path),
         }
+        Ok(file)
     }
 
     /// Copies what stays to a new file, which takes the old one's place once it is on disk.
-    fn rewrite(&self, mut file: &File, path: &Path) -> io::Result<()> {
+    fn rewrite(&self, mut file: &File, path: &Path) -> io::Result<File> {
         // A symbolic link stays one.
         let path = path.canonicalize()?;
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let mut copy = tempfile::Builder::new().prefix(".evalmill-resume-").tempfile_in(directory)?;
+        let mut copy =
+            tempfile::Builder::new().prefix(".evalmill-resume-").append(true).tempfile_in(directory)?;
+        // Nobody else knows it yet.
+        lock(copy.as_file())?;
         for range in &self.stay {
             file.seek(SeekFrom::Start(range.start))?;
             let expected = range.end - range.start;
@@ -250,8 +292,9 @@ impl Scan {
         copy.flush()?;
         copy.as_file().set_permissions(file.metadata()?.permissions())?;
         copy.as_file().sync_all()?;
-        copy.persist(&path)?;
-        File::open(directory)?.sync_all()
+        let copy = copy.persist(&path)?;
+        File::open(directory)?.sync_all()?;
+        Ok(copy)
     }
 }
 
@@ -268,7 +311,7 @@ mod tests {
         format!(r#"{{"schema":"result.v1","result_id":"{id}","verdict":"{verdict}","more":1}}"#) + "\n"
     }
 
-    fn prepare(path: &Path, mode: OutputMode) -> Result<Resumed, OutputError> {
+    fn prepare(path: &Path, mode: OutputMode) -> Result<Prepared, OutputError> {
         prepare_output(path, mode, &[], |_| {})
     }
 
@@ -294,7 +337,7 @@ mod tests {
         fs::write(&real, text + torn).unwrap();
         fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
         let mut seen = String::new();
-        let mut resumed = prepare_output(&path, OutputMode::Resume, &[], |line| {
+        let Prepared { file, mut resumed } = prepare_output(&path, OutputMode::Resume, &[], |line| {
             seen += str::from_utf8(line).unwrap();
             seen.push('\n');
         })
@@ -310,6 +353,24 @@ mod tests {
         assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left behind");
+        let error = prepare(&real, OutputMode::Resume).unwrap_err();
+        assert!(matches!(error, OutputError::InUse(_)), "{error}");
+        file.unwrap().write_all(b"more\n").unwrap();
+        assert_eq!(fs::read_to_string(&real).unwrap(), expected + "more\n");
+    }
+
+    #[rstest]
+    #[case(OutputMode::New)]
+    #[case(OutputMode::Force)]
+    #[case(OutputMode::Resume)]
+    fn two_runs_never_share_an_output(#[case] mode: OutputMode) {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("out");
+        let mut first = prepare(&path, OutputMode::New).unwrap();
+        let error = prepare(&path, mode).unwrap_err().to_string();
+        assert!(error.contains("another run"), "{error}");
+        first.file.take().unwrap().write_all(result("a", "passed").as_bytes()).unwrap();
+        assert_eq!(prepare(&path, mode).is_ok(), mode != OutputMode::New);
     }
 
     #[test]

@@ -67,6 +67,18 @@ impl JsonlSink {
         }
     }
 
+    /// A file that is open for appending.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub fn over(path: &Path, file: File) -> Result<Self, TransportError> {
+        let name = path.display().to_string();
+        match file.metadata() {
+            Ok(metadata) => Self::start(name, Output { file, length: Some(metadata.len()) }),
+            Err(error) => Err(TransportError::Write { name, reason: error.to_string() }),
+        }
+    }
+
     fn start(name: String, output: Output) -> Result<Self, TransportError> {
         let (orders, received) = mpsc::channel(QUEUED_LINES);
         let failure = Arc::new(OnceLock::new());
