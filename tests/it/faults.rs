@@ -192,6 +192,31 @@ fn interrupted(seconds: &str, signals: usize) -> (Option<i32>, String, usize) {
 }
 
 #[test]
+fn two_runs_do_not_write_one_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let (scratch, out) = (tempfile::tempdir().unwrap(), dir.path().join("out.jsonl"));
+    let start = || {
+        evalmill(scratch.path())
+            .args(["run", "--force", "-o", out.to_str().unwrap()])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let mut first = start();
+    let mut input = first.stdin.take().unwrap();
+    writeln!(input, "{}", json!({"prediction": {"commands": [{"command": ["true"]}]}})).unwrap();
+    let lines = || std::fs::read_to_string(&out).is_ok_and(|text| text.lines().count() == 1);
+    eventually("a result is written", lines);
+    let second = start().wait_with_output().unwrap();
+    assert_eq!(second.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("is being written by another run"));
+    drop(input);
+    assert!(first.wait().unwrap().success());
+    assert!(lines(), "the second run did nothing to the file");
+}
+
+#[test]
 fn a_drain_after_the_input_was_read_is_no_success() {
     let (code, stderr, lines) = interrupted("1", 1);
     assert_eq!(code, Some(143), "{stderr}");

@@ -39,6 +39,19 @@ fn observed_and_judged(#[case] source: &str, #[case] verdict: &str, #[case] term
 }
 
 #[test]
+fn cpu_time_is_summed_over_a_tree_and_ends_it_before_its_wall_limit() {
+    // On one core the two would only be done at the wall limit.
+    let source = "import os\nos.fork()\nwhile True: pass";
+    let ran = executable(&python(source), &["--timeout", "3", "--workers", "1"]);
+    let command = &ran.one()["executions"][0]["command_results"][0];
+    assert_eq!(ran.verdicts(), ["timed_out"], "{}", ran.one());
+    if std::thread::available_parallelism().unwrap().get() > 1 {
+        assert_eq!(command["termination"], "cpu_limit", "{command}");
+        assert!(command["cpu_time"].as_f64().unwrap() >= 3.0, "{command}");
+    }
+}
+
+#[test]
 fn more_memory_than_allowed() {
     let source = "x = []\nwhile True: x.append(bytearray(b'x' * (1 << 20)))";
     let message = json!({"prediction": python(source), "limits": {"memory_mb": 100, "timeout": 20}});
@@ -105,6 +118,19 @@ fn programs_that_cannot_start(#[case] command: Value, #[case] verdict: &str, #[c
     assert_eq!(ran.one()["verdict"], verdict);
     assert_eq!(ran.one()["executions"][0]["command_results"][0]["termination"], termination);
     assert!(ran.one()["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{}", ran.one());
+}
+
+#[test]
+fn a_file_that_is_no_program_is_not_handed_to_a_shell() {
+    let payload = json!({
+        "files": {"x": "echo hello\n"},
+        "commands": [{"command": ["chmod", "+x", "x"]}, {"command": ["./x"]}],
+    });
+    let ran = executable(&payload, &[]);
+    let command = &ran.one()["executions"][0]["command_results"][1];
+    assert_eq!((&ran.one()["verdict"], &command["termination"]), (&json!("failed"), &json!("not_started")));
+    assert!(command["detail"].as_str().unwrap().contains("Exec format error"), "{command}");
+    assert_eq!(command["stdout"], "");
 }
 
 #[test]
