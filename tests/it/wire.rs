@@ -54,6 +54,27 @@ fn message(name: &str, value: &Value) -> Value {
     }
 }
 
+/// The examples of `docs/messages.md` are messages, and nothing in them is unknown to the types.
+#[test]
+fn documented_examples_are_messages() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/messages.md");
+    let text = std::fs::read_to_string(&docs).unwrap();
+    let mut seen = Vec::new();
+    for block in text.split("```json\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        let value: Value = serde_json::from_str(block).unwrap_or_else(|error| panic!("{error}: {block}"));
+        let name = value["schema"].as_str().map_or("prediction", |schema| schema.split('.').next().unwrap());
+        let back = message(name, &value);
+        assert!(is_part_of(&value, &back), "{value:#}\nis not in\n{back:#}");
+        if value["preprocessor"] == "executable" {
+            let payload = &value["prediction"];
+            assert!(is_part_of(payload, &through::<Executable>(payload)), "{payload:#}");
+        }
+        seen.push(name.to_owned());
+    }
+    assert_eq!(seen, ["prediction", "prediction", "result", "timings"]);
+}
+
 /// Everything in `part` stands in `whole`.
 fn is_part_of(part: &Value, whole: &Value) -> bool {
     match (part, whole) {
