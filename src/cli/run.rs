@@ -51,10 +51,8 @@ pub(super) fn run(file: Option<PathBuf>, args: &RunArgs) -> Result<(), Failure> 
 /// One thread serves about 4,000 executions a second, and takes less from the programs than several
 /// that wake each other: one for every 16 workers.
 fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
-    match workers.div_ceil(16) {
-        0 | 1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-        threads => tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
-    }
+    let threads = workers.div_ceil(16);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
 /// Flags are settings, too.
@@ -101,11 +99,11 @@ async fn with_engine(
     let mut summary = Summary::new(engine.instance());
     let (mut sink, done) = open_output(args, &mut summary)?;
     say(&format!("evalmill: {}\n", notice(engine.tier())));
+    let (draining, forced) = (CancellationToken::new(), CancellationToken::new());
+    let signals = Signals::listen(draining.clone(), forced.clone())?;
     let kind = if args.no_progress { ProgressKind::Off } else { ProgressKind::Auto };
     let mut progress = Progress::new(kind, source.bytes_total(), u64::from(settings.telemetry.log_freq));
     let read = source.progress();
-    let (draining, forced) = (CancellationToken::new(), CancellationToken::new());
-    let signals = Signals::listen(draining.clone(), forced.clone())?;
     let done = Mutex::new(done);
     let flow = Flow {
         pipeline: engine.pipeline(),

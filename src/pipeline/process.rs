@@ -66,7 +66,7 @@ pub struct Pipeline<E> {
     preprocessing: Arc<Semaphore>,
 }
 
-/// Below this, a processor's work takes less than 0.2 ms.
+/// Most bytes of what a processor sees where it works on the runtime.
 const INLINE_BYTES: usize = 64 << 10;
 
 /// A preprocessed prediction.
@@ -209,9 +209,9 @@ impl<E: Execute> Pipeline<E> {
             Err(error) => return (Stage::Invalid(error.to_string()), None),
         };
         let (decoded, settings) = (Arc::clone(decoded), Arc::clone(&self.settings));
-        let large = decoded.raw.get().len() > INLINE_BYTES;
+        let quick = decoded.raw.get().len() <= INLINE_BYTES && processor.is_quick(&decoded.payload);
         // A processor is somebody's code over untrusted text: a panic ends here.
-        let done = apart(large, move || {
+        let done = apart(quick, move || {
             let task = processor.task(&decoded.payload);
             let stage = match prepare(&*processor, &decoded, &settings.limits) {
                 Ok(Ok((tasks, limits))) => Stage::Run { processor, tasks, limits },
@@ -289,7 +289,8 @@ impl<E: Execute> Pipeline<E> {
         }
         let decoded = Arc::clone(decoded);
         let bytes: usize = executions.iter().map(output_bytes).sum();
-        let done = apart(bytes + decoded.raw.get().len() > INLINE_BYTES, move || {
+        let quick = bytes + decoded.raw.get().len() <= INLINE_BYTES && processor.is_quick(&decoded.payload);
+        let done = apart(quick, move || {
             let judgement = processor.postprocess(&decoded.payload, &executions);
             (judgement, executions)
         });
@@ -370,20 +371,26 @@ impl<E: Execute> Pipeline<E> {
     }
 }
 
-/// Runs a processor's code, which may panic: what is large off the runtime, what is small here, where
-/// it costs less than the way to another thread.
+/// Runs a processor's code, which may panic: what is quick here, the rest off the runtime.
 async fn apart<T: Send + 'static>(
-    large: bool,
+    quick: bool,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
-    if large {
+    if !quick {
         return tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string());
     }
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|_| "it panicked".to_owned())
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        format!("it panicked: {}", text.unwrap_or_default())
+    })
 }
 
+/// Everything that a postprocessor may want to read.
 fn output_bytes(execution: &ExecutionResult) -> usize {
-    execution.command_results.iter().map(|command| command.stdout.len() + command.stderr.len()).sum()
+    let streams = execution.command_results.iter().map(|command| command.stdout.len() + command.stderr.len());
+    let files = execution.tracked_files.values().flatten().map(|content| content.0.len());
+    streams.chain(files).sum()
 }
 
 /// Whom a result is about.

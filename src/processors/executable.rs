@@ -17,6 +17,11 @@ use crate::model::{Executable, ExecutionResult};
 pub struct ExecutableProcessor;
 
 impl Preprocessor for ExecutableProcessor {
+    fn is_quick(&self, payload: &Value) -> bool {
+        // An expression takes its time to compile.
+        payload.get("executables").is_none() && payload.get("stdout_postprocessor").is_none_or(Value::is_null)
+    }
+
     fn preprocess(&self, payload: &Value) -> Result<Prepared, Unusable> {
         let rows: Vec<(String, &Value)> = match payload.get("executables") {
             Some(Value::Array(rows)) => {

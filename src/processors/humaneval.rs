@@ -29,7 +29,7 @@ use crate::model::{BoxPath, Command, Executable, ExecutionResult, FileContent};
 
 const MAIN: &str = "main.py";
 
-/// Descriptor 3 is the witness. Nothing of the program's globals is relied on.
+/// Descriptor 3 is the witness. No name that the program may have redefined is used.
 const WITNESS: &str = "import os as _evalmill; _evalmill.write(3, _evalmill.read(3, 256))\n";
 
 /// The processor for HumanEval and everything of its form.
@@ -120,6 +120,10 @@ fn text<'a>(payload: &'a Value, field: &str) -> Result<Option<&'a str>, Unusable
 }
 
 impl Preprocessor for HumanEval {
+    fn is_quick(&self, _: &Value) -> bool {
+        true
+    }
+
     fn preprocess(&self, payload: &Value) -> Result<Prepared, Unusable> {
         let problem = self.problem(payload);
         let missing = |field: &str| {

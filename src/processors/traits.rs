@@ -90,6 +90,13 @@ pub trait Preprocessor: Send + Sync {
         let _ = payload;
         None
     }
+
+    /// Whether pre- and postprocessing of this payload, of at most a few ten KiB, never block and take
+    /// less than the way to another thread, some ten microseconds. Then they are done on the runtime.
+    fn is_quick(&self, payload: &Value) -> bool {
+        let _ = payload;
+        false
+    }
 }
 
 /// Prediction + results → judgement.

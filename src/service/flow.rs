@@ -132,7 +132,12 @@ where
     let (mut body_bytes, mut result_bytes) = (0_usize, 0_usize);
     let (mut ended, mut given_back) = (false, false);
     let (gate, turns) = watch::channel(Gate { room: true, next: 0 });
-    'flow: loop {
+    let late = async {
+        flow.forced.cancelled().await;
+        tokio::time::sleep(FORCED_FLUSH).await;
+    };
+    let mut late = std::pin::pin!(late);
+    loop {
         let draining = flow.draining.is_cancelled();
         if in_flight == 0 && (ended || draining) {
             break;
@@ -162,7 +167,7 @@ where
                     result_bytes -= result_len(&done);
                     tokio::select! {
                         biased;
-                        () = flow.forced.cancelled() => break 'flow,
+                        () = &mut late => return Ok(FlowEnd::Forced),
                         settled = settle(done, source, sink, flow.observe) => settled?,
                     }
                 }
@@ -183,24 +188,24 @@ where
     }
     // What is finished is delivered in any case, over the gaps that the rest leaves.
     while let Ok(done) = results.try_recv() {
+        in_flight -= 1;
+        given_back |= matches!(done.outcome, Outcome::NotStarted);
         order.push(done.delivery.sequence, done);
     }
-    let forced = async {
-        flow.forced.cancelled().await;
-        tokio::time::sleep(FORCED_FLUSH).await;
-    };
     let rest = async {
+        let mut result = Ok(());
         while let Some(done) = order.pop_any() {
-            settle(done, source, sink, flow.observe).await?;
+            // One that is a defect of ours does not take the others with it.
+            result = result.and(settle(done, source, sink, flow.observe).await);
         }
-        Ok::<_, FlowError>(())
+        result
     };
     tokio::select! {
         biased;
         settled = rest => settled?,
-        () = forced => {}
+        () = &mut late => return Ok(FlowEnd::Forced),
     }
-    if flow.forced.is_cancelled() {
+    if in_flight > 0 {
         return Ok(FlowEnd::Forced);
     }
     Ok(if given_back || (flow.draining.is_cancelled() && !ended) {

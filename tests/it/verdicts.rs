@@ -195,6 +195,17 @@ fn the_environment_is_an_allow_list() {
 }
 
 #[test]
+fn a_peak_size_is_the_programs_own() {
+    let flood = json!({"prediction": {"commands": [{"command": ["head", "-c", "15000000", "/dev/zero"]}]}});
+    let small = json!({"prediction": {"commands": [{"command": ["true"]}]}});
+    let ran = run(&["--workers", "1"], format!("{small}\n{flood}\n{small}\n").as_bytes());
+    assert_eq!(ran.verdicts(), ["passed"; 3], "{}", ran.stderr);
+    let peak =
+        |at: usize| ran.results[at]["executions"][0]["command_results"][0]["max_rss_bytes"].as_f64().unwrap();
+    assert!(peak(2) < peak(0) * 1.2 + 1e6, "{} and {}", peak(0), peak(2));
+}
+
+#[test]
 fn boxes_share_nothing() {
     let first = python("open('left', 'w').write('x'); import os; open(os.environ['TMPDIR'] + '/left', 'w')");
     let second = python(

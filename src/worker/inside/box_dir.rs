@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -57,7 +58,7 @@ impl Home {
         Ok(Self { dir: open_dir(&path)?, path, scratch, name, boxes: 0, tmp: None })
     }
 
-    /// A fresh box with these files in it. After an error nothing of it is left.
+    /// A fresh box with these files in it. After an error nothing of the box is left.
     pub(crate) fn open(&mut self, files: &[BoxFile]) -> Result<BoxDir, String> {
         self.boxes += 1;
         let made = self.make(files);
@@ -99,10 +100,19 @@ impl Home {
     }
 
     /// Removes everything that any box has left, renamed or not.
+    ///
+    /// # Errors
+    /// Something cannot be removed, or a program has put another directory in this one's place: the
+    /// next box must not be made in it.
     pub(crate) fn wipe_boxes(&mut self) -> io::Result<()> {
         let dir = self.dir.as_fd();
         self.tmp.take_if(|tmp| !tmp.is_untouched(dir));
-        wipe::wipe_contents(dir, self.tmp.as_ref().map(|tmp| tmp.name.as_c_str()))
+        wipe::wipe_contents(dir, self.tmp.as_ref().map(|tmp| tmp.name.as_c_str()))?;
+        let (ours, named) = (rustix::fs::fstat(dir)?, fs::symlink_metadata(&self.path)?);
+        if (ours.st_dev, ours.st_ino) != (named.dev(), named.ino()) {
+            return Err(io::Error::other(format!("{} is not the worker's any more", self.path.display())));
+        }
+        Ok(())
     }
 
     /// Removes the worker's directory itself.
@@ -117,9 +127,11 @@ impl Tmp {
     fn is_untouched(&self, dir: BorrowedFd<'_>) -> bool {
         let identity = |stat: &Stat| {
             (
+                stat.st_dev,
                 stat.st_ino,
                 stat.st_mode,
                 stat.st_uid,
+                stat.st_gid,
                 stat.st_ctime,
                 stat.st_ctime_nsec,
                 stat.st_mtime,
@@ -265,6 +277,17 @@ mod tests {
         assert_eq!(first == second, again);
         assert_eq!(left(&second), [""; 0]);
         assert_eq!(fs::symlink_metadata(&second).unwrap().permissions().mode() & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn a_directory_in_place_of_the_workers_is_not_used() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut home = Home::new(scratch.path(), 1).unwrap();
+        home.open(&[]).unwrap();
+        fs::rename(scratch.path().join("w1"), scratch.path().join("x")).unwrap();
+        fs::create_dir(scratch.path().join("w1")).unwrap();
+        let error = home.wipe_boxes().unwrap_err().to_string();
+        assert!(error.contains("not the worker's any more"), "{error}");
     }
 
     #[rstest]

@@ -88,7 +88,8 @@ pub(super) fn launch(image: &Image<'_>, stack: &mut Stack) -> Result<(i32, Owned
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     // SAFETY: the stack's end is aligned to 16 bytes and belongs to this call alone; `child` returns
     // or executes before `clone` does, so everything it borrows outlives it. With its own tables of
-    // descriptors and signals it can change neither of ours, and no handler of ours runs in it.
+    // descriptors and signals it can change neither of ours, and the worker has no handlers but
+    // those for faults of its own.
     let pid = unsafe {
         libc::clone(
             child,

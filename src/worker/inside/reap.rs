@@ -34,7 +34,7 @@ pub(super) fn ignore_signals() -> Vec<libc::c_int> {
 }
 
 /// Large buffers go back to the system at once. Else glibc raises its threshold and keeps them, and
-/// the peak resident size of a child begins with what its parent holds.
+/// the peak resident size of a program begins with what its worker holds.
 pub(super) fn return_large_buffers() {
     // SAFETY: sets a number in the allocator of this one-threaded process.
     #[cfg(target_env = "gnu")]

@@ -1,7 +1,8 @@
 //! Starting a program: what its name means, its environment, its limits, its pipes.
 
 use std::ffi::{CString, NulError};
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -34,6 +35,8 @@ pub(crate) struct Spawner {
     /// Signals that a child sets back to default.
     reset: Vec<i32>,
     stack: Stack,
+    /// `/proc/self/clear_refs`, where it can be written.
+    clear_refs: Option<File>,
 }
 
 /// A started program, with our ends of its pipes; those never block.
@@ -62,6 +65,7 @@ impl Spawner {
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             reset: reap::ignore_signals(),
             stack: Stack::new(),
+            clear_refs: File::options().write(true).open("/proc/self/clear_refs").ok(),
         }
     }
 
@@ -94,9 +98,19 @@ impl Spawner {
             parent: self.pid,
             reset: &self.reset,
         };
+        self.forget_peak();
         let (pid, pidfd) = exec::launch(&image, &mut self.stack).map_err(|error| refused(name, error))?;
         let Pipes { stdin, stdout, stderr } = pipes;
         Ok(Started { pid, pidfd, stdin: stdin.1, stdout: stdout.0, stderr: stderr.0, witness: ours })
+    }
+
+    /// The peak resident size that a program is told of begins with that of the memory it was made in:
+    /// the worker's, which earlier programs' outputs may have passed through.
+    fn forget_peak(&self) {
+        if let Some(mut file) = self.clear_refs.as_ref() {
+            // Documented in proc(5): 5 resets the peak. Without it, the figure is too high.
+            let _ = file.write(b"5");
+        }
     }
 
     /// What `argv[0]` means: with a `/` a path relative to the box, `python3` and `python` the
@@ -208,7 +222,7 @@ impl Pipes {
 fn witness(nonce: &str) -> io::Result<(UnixStream, OwnedFd)> {
     let (mut ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
-    io::Write::write_all(&mut ours, nonce.as_bytes())?;
+    ours.write_all(nonce.as_bytes())?;
     ours.shutdown(std::net::Shutdown::Write)?;
     Ok((ours, theirs.into()))
 }
@@ -235,6 +249,7 @@ mod tests {
             pid: 1,
             reset: vec![],
             stack: Stack::new(),
+            clear_refs: None,
         };
         let limits = crate::worker::protocol::RunLimits {
             wall: Duration::from_secs(1),
