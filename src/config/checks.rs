@@ -27,6 +27,7 @@ impl Kind {
             Self::Directive => "must be an env-filter directive".into(),
             Self::Echo => "must be \"all\", \"none\" or a list of field names".into(),
             Self::VariableNames => "must be a list of names of environment variables".into(),
+            Self::Names => "must be a list of names of lower-case letters, digits and underscores".into(),
             Self::Variables => "must be a table from names of environment variables to text".into(),
         }
     }
@@ -41,7 +42,7 @@ impl Kind {
         match self {
             Self::Whole(..) | Self::Cap(_) => text.trim().parse().map_or_else(|_| as_is(), ValueKind::I64),
             Self::Number(..) => text.trim().parse().map_or_else(|_| as_is(), ValueKind::Float),
-            Self::VariableNames => list(),
+            Self::VariableNames | Self::Names => list(),
             Self::Echo if !matches!(text, "all" | "none") => list(),
             _ => as_is(),
         }
@@ -60,6 +61,7 @@ impl Kind {
             (Self::Number(min, max), ValueKind::Float(n)) => (min..=max).contains(n).then(|| json!(n)),
             (Self::Echo, ValueKind::Array(items)) => texts(items, is_text),
             (Self::VariableNames, ValueKind::Array(items)) => texts(items, is_variable_name),
+            (Self::Names, ValueKind::Array(items)) if !items.is_empty() => texts(items, is_name),
             (_, ValueKind::String(text)) => (is_text(text) && self.accepts_text(text)).then(|| json!(text)),
             _ => None,
         }
@@ -73,10 +75,7 @@ impl Kind {
             Self::HashSeed => {
                 text == "random" || (text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u32>().is_ok())
             }
-            Self::Name => {
-                !text.is_empty()
-                    && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-            }
+            Self::Name => is_name(text),
             Self::Directive => {
                 !text.trim().is_empty() && tracing_subscriber::EnvFilter::try_new(text).is_ok()
             }
@@ -84,6 +83,10 @@ impl Kind {
             _ => false,
         }
     }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 /// Text that can be given to the system: no NUL, and no sign that it was not Unicode.

@@ -27,6 +27,8 @@ pub(super) enum Kind {
     VariableNames,
     /// A table from names of environment variables to text.
     Variables,
+    /// A list of one or more lower-case names.
+    Names,
 }
 
 /// One key.
@@ -90,9 +92,23 @@ pub(super) const KEYS: &[Key] = &[
     key("processors.humaneval.problems", Kind::Text, "\"/data/HumanEval.jsonl\""),
     key("environment.pass", Kind::VariableNames, "[\"LANG\"]"),
     key("environment.set", Kind::Variables, "{ LANG = \"C.UTF-8\" }"),
+    key("rabbitmq.url", Kind::Text, "\"amqp://user:password@host:5672/vhost\""),
+    key("rabbitmq.url_file", Kind::Text, "\"/run/secrets/amqp_url\", or \"\" for none"),
+    key("rabbitmq.heartbeat", Kind::Whole(1, 600), "10"),
+    key("rabbitmq.classes", Kind::Names, "[\"default\"]"),
+    key("rabbitmq.prefetch", Kind::Whole(0, 65_535), "0 for 4 for each worker and 64"),
+    key("rabbitmq.topology", Kind::OneOf(&["declare", "check"]), "\"declare\""),
+    key("rabbitmq.delivery_limit", Kind::Whole(1, 1_000_000), "20"),
+    key("rabbitmq.max_attempts", Kind::Whole(1, 1000), "3"),
+    key("rabbitmq.retry_seconds", Kind::Number(0.1, DAY), "30"),
+    key("rabbitmq.max_queue_mb", Kind::Whole(1, TEBIBYTE_IN_MB), "10240"),
+    key("rabbitmq.max_message_mb", Kind::Whole(1, 128), "16"),
+    key("rabbitmq.confirm_window", Kind::Whole(1, 65_535), "512"),
+    key("rabbitmq.drain_seconds", Kind::Number(0.0, DAY), "60"),
     key("telemetry.log", Kind::Directive, "\"info\" or \"warn,evalmill=debug\""),
     key("telemetry.log_format", Kind::OneOf(&["text", "json"]), "\"text\""),
     key("telemetry.log_freq", Kind::Whole(1, 1_000_000_000), "1000"),
+    key("telemetry.window_seconds", Kind::Number(0.1, DAY), "60"),
     key("debug.dir", Kind::Text, "\"\" for none"),
     key("debug.error_dir", Kind::Text, "\"\" for none"),
 ];

@@ -24,10 +24,10 @@ pub use problem::{Origin, Problem, Problems};
 pub use redact::{is_secret_name, redact};
 pub use render::render;
 pub use settings::{
-    Debugging, Environment, Execution, HumanEval, Limits, Pipeline, Processors, Python, Sandbox, Settings,
-    Telemetry, Worker,
+    Debugging, Environment, Execution, HumanEval, Limits, Pipeline, Processors, Python, RabbitMq, Sandbox,
+    Settings, Telemetry, Worker,
 };
-pub use types::{Echo, LogFormat, Tier, TierChoice};
+pub use types::{Echo, LogFormat, SecretUrl, Tier, TierChoice, TopologyMode};
 
 /// The documented defaults: every key with its unit, range and meaning.
 pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");

@@ -1,7 +1,7 @@
 //! The settings as structs. Their `Default` is what `config/default.toml` says.
 
 use super::redact::redact;
-use super::types::{Echo, LogFormat, Tier, TierChoice};
+use super::types::{Echo, LogFormat, SecretUrl, Tier, TierChoice, TopologyMode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +42,8 @@ pub struct Settings {
     pub processors: Processors,
     /// The environment variables of boxes.
     pub environment: Environment,
+    /// The broker.
+    pub rabbitmq: RabbitMq,
     /// Logs.
     pub telemetry: Telemetry,
     /// Things kept for looking into later.
@@ -192,6 +194,38 @@ impl fmt::Debug for Environment {
 }
 
 section! {
+    /// The broker that `serve` works with.
+    RabbitMq {
+        /// Where it is, with user and password; empty is `url_file`.
+        url: SecretUrl = "",
+        /// A file that holds the URL, read again before each connection; empty is none.
+        url_file: String = "",
+        /// Seconds between two heartbeats.
+        heartbeat: u16 = 10u16,
+        /// The classes of input that are consumed, each from its queue.
+        classes: Vec<String> = ["default".to_owned()],
+        /// Deliveries taken and not yet settled; 0 is 4 for each worker and 64.
+        prefetch: u16 = 0u16,
+        /// Whether exchanges and queues are declared, or only checked.
+        topology: TopologyMode = TopologyMode::Declare,
+        /// Deliveries of one message before the broker parks it.
+        delivery_limit: u32 = 20u32,
+        /// Attempts at a prediction that fails for reasons of ours, before it is parked.
+        max_attempts: u32 = 3u32,
+        /// Seconds before such an attempt.
+        retry_seconds: f64 = 30.0,
+        /// Mebibytes that a work queue holds before it refuses more.
+        max_queue_mb: u64 = 10240u64,
+        /// Mebibytes of the longest message taken in or sent.
+        max_message_mb: u32 = 16u32,
+        /// Messages published and not yet confirmed.
+        confirm_window: u16 = 512u16,
+        /// Seconds that what runs gets when the service is told to stop.
+        drain_seconds: f64 = 60.0,
+    }
+}
+
+section! {
     /// Logs.
     Telemetry {
         /// What is logged: an env-filter directive.
@@ -200,6 +234,8 @@ section! {
         log_format: LogFormat = LogFormat::Text,
         /// Results between two progress lines.
         log_freq: u32 = 1000u32,
+        /// Seconds between two messages with timings.
+        window_seconds: f64 = 60.0,
     }
 }
 

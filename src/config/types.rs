@@ -70,6 +70,42 @@ pub enum LogFormat {
     Json,
 }
 
+/// What is done about exchanges and queues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TopologyMode {
+    /// They are declared.
+    #[default]
+    Declare,
+    /// They have to be there.
+    Check,
+}
+
+/// A URL that may hold a password: printed without it.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretUrl(String);
+
+impl SecretUrl {
+    /// The URL as it is.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for SecretUrl {
+    fn from(url: &str) -> Self {
+        Self(url.to_owned())
+    }
+}
+
+impl std::fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", super::redact("url", &self.0))
+    }
+}
+
 /// Which fields of a prediction its result repeats: `"all"`, `"none"` or a list of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Echo {
