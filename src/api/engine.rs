@@ -179,6 +179,7 @@ impl Settings {
             ordered,
             max_unsettled: self.pipeline.max_unsettled as usize,
             max_unsettled_bytes: (self.pipeline.max_unsettled_mb as usize) << 20,
+            retry: None,
         }
     }
 }

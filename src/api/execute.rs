@@ -77,7 +77,7 @@ where
         draining: CancellationToken::new(),
         forced: CancellationToken::new(),
         done_already: Arc::new(Mutex::new(|_: &str| false)),
-        observe: &mut |done| {
+        observe: &mut |done, _| {
             summary.add_parts(done.verdict, done.task.as_deref(), done.run.as_deref(), &done.timings);
         },
     };

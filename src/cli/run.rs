@@ -114,7 +114,7 @@ async fn with_engine(
         done_already: Arc::new(Mutex::new(move |id: &str| {
             done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(id)
         })),
-        observe: &mut |done: &Processed| {
+        observe: &mut |done: &Processed, _| {
             summary.add_parts(done.verdict, done.task.as_deref(), done.run.as_deref(), &done.timings);
             progress.tick(done.verdict);
             progress.set_read(read.load(Ordering::Relaxed));

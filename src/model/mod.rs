@@ -8,6 +8,7 @@ mod content;
 mod early_stop;
 mod executable;
 mod json;
+mod notice;
 mod path;
 mod prediction;
 mod result;
@@ -19,6 +20,7 @@ pub use content::FileContent;
 pub use early_stop::{EarlyStop, StdoutPostprocessor, TextRule};
 pub use executable::{Command, Executable, InvalidExecutable, MAX_BOX_FILES, Stdin};
 pub use json::{JsonError, parse_strict, single_line};
+pub use notice::{NoticeSchema, ParkedNotice};
 pub use path::{BoxPath, BoxPathError};
 pub use prediction::{Prediction, PredictionLimits};
 pub use result::{

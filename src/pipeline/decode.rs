@@ -13,8 +13,8 @@ use crate::model::{Prediction, PredictionLimits, parse_strict, result_id, single
 pub struct Incoming {
     /// Its position in the input, from 0.
     pub sequence: u64,
-    /// The id of a prediction that has none.
-    pub origin: String,
+    /// The id of a prediction that has none; `None`: it must have one.
+    pub fallback_id: Option<String>,
     /// Its bytes, or why there are none.
     pub body: Result<Vec<u8>, String>,
     /// When it came.
@@ -82,7 +82,8 @@ pub struct Undecodable {
 pub fn decode(incoming: &Incoming, framing: &Framing) -> Result<Decoded, Undecodable> {
     let fail = |id: Option<String>, body: &[u8], reason: String| {
         let own_id = id.is_some();
-        let id = id.unwrap_or_else(|| incoming.origin.clone());
+        let named = id.or_else(|| incoming.fallback_id.clone());
+        let id = named.unwrap_or_else(|| format!("body:{}", &blake3::hash(body).to_hex()[..32]));
         Undecodable { result_id: result_id(&id, body), id, own_id, reason }
     };
     let body = incoming.body.as_ref().map_err(|reason| fail(None, b"", reason.clone()))?;
@@ -96,7 +97,10 @@ pub fn decode(incoming: &Incoming, framing: &Framing) -> Result<Decoded, Undecod
         Framing::Payload { id_field, .. } => id_field,
     };
     let own_id = id_of(&value, id_field).map_err(|reason| fail(None, body, reason))?;
-    let id = own_id.clone().unwrap_or_else(|| incoming.origin.clone());
+    let Some(id) = own_id.clone().or_else(|| incoming.fallback_id.clone()) else {
+        let reason = format!("{id_field} is missing: give it, or the message property message_id");
+        return Err(fail(None, body, reason));
+    };
     let result_id = result_id(&id, body);
     match framing {
         Framing::Payload { preprocessor, .. } => {
@@ -174,7 +178,7 @@ mod tests {
     fn incoming(body: &str) -> Incoming {
         Incoming {
             sequence: 0,
-            origin: "in.jsonl:7".to_owned(),
+            fallback_id: Some("in.jsonl:7".to_owned()),
             body: Ok(body.as_bytes().to_vec()),
             arrived: Instant::now(),
             attempt: 1,

@@ -46,8 +46,14 @@ pub struct PipelineSettings {
 pub struct Processed {
     /// The encoded [`ResultMessage`].
     pub body: Vec<u8>,
+    /// The same for every delivery of the same message.
+    pub result_id: Uuid,
+    /// The prediction's id.
+    pub id: String,
     /// Its verdict.
     pub verdict: Verdict,
+    /// What is said about it for people.
+    pub detail: Option<String>,
     /// Its task.
     pub task: Option<String>,
     /// Its run.
@@ -367,7 +373,16 @@ impl<E: Execute> Pipeline<E> {
         };
         // Every value in it is a map with text keys, a number or a text: encoding cannot fail.
         let body = serde_json::to_vec(&message).unwrap_or_default();
-        Processed { body, verdict, task: message.task, run: message.run, timings }
+        Processed {
+            body,
+            result_id: message.result_id,
+            id: message.id,
+            verdict,
+            detail: message.detail,
+            task: message.task,
+            run: message.run,
+            timings,
+        }
     }
 }
 

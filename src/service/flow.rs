@@ -1,10 +1,12 @@
 //! The loop between a source and a sink.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -12,9 +14,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::InOrder;
+use super::in_flight::InFlight;
+use super::outgoing::messages;
+use super::settlement::{Disposition, RetryRule, dispose};
+use super::task::{Finished, Outcome, body_len, result_len, start};
 use crate::executor::Execute;
-use crate::pipeline::{Gate, Incoming, Pipeline, Processed, Turn, decode};
-use crate::transport::{Delivery, Outgoing, Settlement, Sink, Source, TransportError};
+use crate::pipeline::{Gate, Pipeline, Processed, Turn};
+use crate::transport::{Delivery, Receipt, Settlement, Sink, Source, TransportError};
 
 /// Bounds and order of a flow.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +31,9 @@ pub struct FlowSettings {
     pub max_unsettled: usize,
     /// Most bytes of their bodies, and as many again of results that wait for their turn.
     pub max_unsettled_bytes: usize,
+    /// How failures of ours are tried again. With it, a second delivery of a message that is in flight
+    /// waits for the first; without it, each delivery is a prediction of its own.
+    pub retry: Option<RetryRule>,
 }
 
 /// How a flow came to its end.
@@ -66,31 +75,17 @@ pub struct Flow<'a, E> {
     pub forced: CancellationToken,
     /// Asked with each result id before the prediction is run.
     pub done_already: DoneAlready,
-    /// Told of each result once it is delivered.
-    pub observe: &'a mut (dyn FnMut(&Processed) + Send),
+    /// Told of each result, and what became of it, once that is safely out.
+    pub observe: &'a mut (dyn FnMut(&Processed, Disposition) + Send),
 }
-
-/// What a task brings back.
-struct Finished {
-    /// Without its body, which nobody needs any more.
-    delivery: Delivery,
-    body_bytes: usize,
-    outcome: Outcome,
-}
-
-enum Outcome {
-    Result(Box<Processed>),
-    HasResult,
-    NotStarted,
-    Panicked,
-}
-
-/// Longer messages are decoded off the runtime: a JSON text of this size takes about 0.2 ms.
-const DECODE_INLINE_BYTES: usize = 64 << 10;
 
 /// How long the output may take once the flow was told to stop at once, for what is finished and then
 /// for what is buffered: whoever forces does not wait for a reader that has stopped.
 const FORCED_FLUSH: Duration = Duration::from_secs(2);
+
+/// A message that was handed over so often without being settled is run with no other beside it: it
+/// may be the one that takes the service down.
+const SUSPECT_AFTER: u32 = 3;
 
 /// Runs until the source ends, or it is told to stop.
 ///
@@ -104,7 +99,7 @@ where
 {
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
-    let result = drive(flow, source, sink, &stop).await;
+    let result = Driver::new(flow, source, sink, stop).drive().await;
     drop(guard);
     let flushed = match result {
         Ok(FlowEnd::Forced) => timeout(FORCED_FLUSH, sink.flush()).await.unwrap_or(Ok(())),
@@ -115,191 +110,266 @@ where
     Ok(end)
 }
 
-async fn drive<E, S, K>(
-    flow: Flow<'_, E>,
-    source: &mut S,
-    sink: &mut K,
-    stop: &CancellationToken,
-) -> Result<FlowEnd, FlowError>
+/// Waits for a delivery's message to be safely out; `false`: it will not be.
+type Confirmed = BoxFuture<'static, (Finished, bool)>;
+
+struct Driver<'a, 'f, E, S, K> {
+    flow: Flow<'f, E>,
+    source: &'a mut S,
+    sink: &'a mut K,
+    stop: CancellationToken,
+    finished: mpsc::Sender<Finished>,
+    order: InOrder<Finished>,
+    in_flight: InFlight,
+    /// Deliveries that are being processed.
+    running: usize,
+    /// Deliveries whose messages are on their way out.
+    confirming: FuturesUnordered<Confirmed>,
+    /// Deliveries that wait for another one's end, by the sequence of that one.
+    attached: HashMap<u64, Vec<Delivery>>,
+    /// Deliveries that are run alone, one after another.
+    suspects: VecDeque<Delivery>,
+    /// A suspect is being processed.
+    alone: bool,
+    unsettled: usize,
+    body_bytes: usize,
+    result_bytes: usize,
+    given_back: bool,
+}
+
+impl<'a, 'f, E, S, K> Driver<'a, 'f, E, S, K>
 where
     E: Execute + 'static,
     S: Source,
     K: Sink,
 {
-    let (finished, mut results) = mpsc::channel::<Finished>(flow.settings.max_unsettled.max(1));
-    let mut order = InOrder::default();
-    let (mut unsettled, mut in_flight) = (0_usize, 0_usize);
-    let (mut body_bytes, mut result_bytes) = (0_usize, 0_usize);
-    let (mut ended, mut given_back) = (false, false);
-    let (gate, turns) = watch::channel(Gate { room: true, next: 0 });
-    let late = async {
-        flow.forced.cancelled().await;
-        tokio::time::sleep(FORCED_FLUSH).await;
-    };
-    let mut late = std::pin::pin!(late);
-    loop {
-        let draining = flow.draining.is_cancelled();
-        if in_flight == 0 && (ended || draining) {
-            break;
+    fn new(flow: Flow<'f, E>, source: &'a mut S, sink: &'a mut K, stop: CancellationToken) -> Self {
+        // Replaced by the one that is listened to.
+        let (finished, _) = mpsc::channel(1);
+        Self {
+            flow,
+            source,
+            sink,
+            stop,
+            finished,
+            order: InOrder::default(),
+            in_flight: InFlight::default(),
+            running: 0,
+            confirming: FuturesUnordered::new(),
+            attached: HashMap::new(),
+            suspects: VecDeque::new(),
+            alone: false,
+            unsettled: 0,
+            body_bytes: 0,
+            result_bytes: 0,
+            given_back: false,
         }
-        // In order, results wait for the next one: until it is out, only so many bytes may join them.
-        let most = flow.settings.max_unsettled_bytes;
-        let now = Gate { room: result_bytes < most || !flow.settings.ordered, next: order.next() };
+    }
+
+    async fn drive(mut self) -> Result<FlowEnd, FlowError> {
+        let (finished, mut results) = mpsc::channel::<Finished>(self.flow.settings.max_unsettled.max(1));
+        self.finished = finished;
+        let (gate, turns) = watch::channel(Gate { room: true, next: 0 });
+        let (mut ended, mut drained) = (false, false);
+        let forced = self.flow.forced.clone();
+        let late = {
+            let forced = forced.clone();
+            async move {
+                forced.cancelled().await;
+                tokio::time::sleep(FORCED_FLUSH).await;
+            }
+        };
+        let mut late = std::pin::pin!(late);
+        loop {
+            let draining = self.flow.draining.is_cancelled();
+            if draining && !drained {
+                drained = true;
+                self.source.drain().await;
+                self.give_back_suspects().await;
+            }
+            self.start_suspect(&turns);
+            if self.running == 0 && self.confirming.is_empty() && (ended || draining) {
+                break;
+            }
+            self.open_gate(&gate);
+            let room = self.has_room();
+            tokio::select! {
+                biased;
+                () = forced.cancelled() => break,
+                Some((done, out)) = self.confirming.next() => self.confirmed(done, out).await,
+                Some(done) = results.recv() => {
+                    self.came_back(done);
+                    while let Some(done) = self.next_result() {
+                        tokio::select! {
+                            biased;
+                            () = &mut late => return Ok(FlowEnd::Forced),
+                            settled = self.deliver(done) => settled?,
+                        }
+                    }
+                }
+                () = self.flow.draining.cancelled(), if !draining => {}
+                next = self.source.next(), if room && !ended && !draining => match next {
+                    None => ended = true,
+                    Some(delivery) => self.took(delivery?, &turns),
+                },
+            }
+        }
+        // What is finished is delivered in any case, over the gaps that the rest leaves.
+        while let Ok(done) = results.try_recv() {
+            self.came_back(done);
+        }
+        tokio::select! {
+            biased;
+            settled = self.deliver_rest() => settled?,
+            () = &mut late => return Ok(FlowEnd::Forced),
+        }
+        Ok(if self.running > 0 {
+            FlowEnd::Forced
+        } else if self.given_back || (self.flow.draining.is_cancelled() && !ended) {
+            FlowEnd::Drained
+        } else {
+            FlowEnd::Complete
+        })
+    }
+
+    /// In order, results wait for the next one: until it is out, only so many bytes may join them.
+    fn open_gate(&self, gate: &watch::Sender<Gate>) {
+        let room = self.result_bytes < self.flow.settings.max_unsettled_bytes || !self.flow.settings.ordered;
+        let now = Gate { room, next: self.order.next() };
         gate.send_if_modified(|gate| {
             let changed = gate.room != now.room || (!now.room && gate.next != now.next);
             *gate = now;
             changed
         });
-        let room = unsettled < flow.settings.max_unsettled && body_bytes + result_bytes < most;
-        tokio::select! {
-            biased;
-            () = flow.forced.cancelled() => break,
-            Some(done) = results.recv() => {
-                in_flight -= 1;
-                // The result stands in for the body from here on: the body is not needed any more.
-                body_bytes -= done.body_bytes;
-                result_bytes += result_len(&done);
-                given_back |= matches!(done.outcome, Outcome::NotStarted);
-                let sequence = done.delivery.sequence;
-                order.push(sequence, done);
-                while let Some(done) = if flow.settings.ordered { order.pop() } else { order.pop_any() } {
-                    unsettled -= 1;
-                    result_bytes -= result_len(&done);
-                    tokio::select! {
-                        biased;
-                        () = &mut late => return Ok(FlowEnd::Forced),
-                        settled = settle(done, source, sink, flow.observe) => settled?,
+    }
+
+    fn has_room(&self) -> bool {
+        let settings = &self.flow.settings;
+        self.unsettled < settings.max_unsettled
+            && self.body_bytes + self.result_bytes < settings.max_unsettled_bytes
+            && self.suspects.is_empty()
+            && !self.alone
+    }
+
+    fn took(&mut self, delivery: Delivery, turns: &watch::Receiver<Gate>) {
+        self.unsettled += 1;
+        self.body_bytes += body_len(&delivery);
+        if delivery.envelope.as_ref().is_some_and(|envelope| envelope.handed_over >= SUSPECT_AFTER) {
+            self.suspects.push_back(delivery);
+        } else {
+            self.start(delivery, turns);
+        }
+    }
+
+    /// Runs the next suspect once nothing else runs.
+    fn start_suspect(&mut self, turns: &watch::Receiver<Gate>) {
+        if self.running > 0 {
+            return;
+        }
+        self.alone = false;
+        if let Some(delivery) = self.suspects.pop_front() {
+            tracing::warn!(origin = delivery.origin, "was handed over again and again: it runs alone");
+            self.alone = true;
+            self.start(delivery, turns);
+        }
+    }
+
+    async fn give_back_suspects(&mut self) {
+        for delivery in std::mem::take(&mut self.suspects) {
+            self.unsettled -= 1;
+            self.body_bytes -= body_len(&delivery);
+            self.given_back = true;
+            self.source.settle(delivery, Settlement::Requeue).await;
+        }
+    }
+
+    fn start(&mut self, delivery: Delivery, turns: &watch::Receiver<Gate>) {
+        self.running += 1;
+        let turn = Turn { sequence: delivery.sequence, gate: turns.clone() };
+        let in_flight = self.flow.settings.retry.is_some().then(|| self.in_flight.clone());
+        start(&self.flow, delivery, turn, self.finished.clone(), self.stop.clone(), in_flight);
+    }
+
+    fn came_back(&mut self, done: Finished) {
+        self.running -= 1;
+        // The result stands in for the body from here on: the body is not needed any more.
+        self.body_bytes -= done.body_bytes;
+        self.result_bytes += result_len(&done);
+        self.given_back |= matches!(done.outcome, Outcome::NotStarted);
+        self.order.push(done.delivery.sequence, done);
+    }
+
+    fn next_result(&mut self) -> Option<Finished> {
+        let done = if self.flow.settings.ordered { self.order.pop() } else { self.order.pop_any() }?;
+        self.result_bytes -= result_len(&done);
+        Some(done)
+    }
+
+    /// Sends out what a delivery came to, and settles it where that is all.
+    async fn deliver(&mut self, mut done: Finished) -> Result<(), FlowError> {
+        let sequence = done.delivery.sequence;
+        let settlement = match &mut done.outcome {
+            Outcome::Result(processed) => {
+                let outgoing = messages(processed, &mut done.delivery, self.flow.settings.retry);
+                let mut receipts = Vec::new();
+                for message in outgoing {
+                    if let Receipt::Later(receipt) = self.sink.deliver(message).await? {
+                        receipts.push(receipt);
                     }
                 }
-            }
-            () = flow.draining.cancelled(), if !draining => {}
-            next = source.next(), if room && !ended && !draining => match next {
-                None => ended = true,
-                Some(delivery) => {
-                    let delivery = delivery?;
-                    unsettled += 1;
-                    in_flight += 1;
-                    body_bytes += body_len(&delivery);
-                    let turn = Turn { sequence: delivery.sequence, gate: turns.clone() };
-                    start(&flow, delivery, turn, finished.clone(), stop.clone());
+                if receipts.is_empty() {
+                    self.confirmed(done, true).await;
+                } else {
+                    let all = futures::future::try_join_all(receipts);
+                    self.confirming.push(all.map(move |all| (done, all.is_ok())).boxed());
                 }
-            },
+                return Ok(());
+            }
+            Outcome::HasResult => Settlement::Ack,
+            Outcome::NotStarted => Settlement::Requeue,
+            Outcome::Attached(first) if self.in_flight.is_running(*first) => {
+                self.attached.entry(*first).or_default().push(done.delivery);
+                return Ok(());
+            }
+            // The first one was settled meanwhile; whether with a result, nobody knows any more.
+            Outcome::Attached(_) => Settlement::Requeue,
+            Outcome::Panicked => return Err(FlowError::Panicked(done.delivery.origin)),
+        };
+        self.in_flight.end(sequence);
+        self.settle(done.delivery, settlement).await;
+        Ok(())
+    }
+
+    /// What a delivery came to is safely out, or (`out` is false) will not be.
+    async fn confirmed(&mut self, done: Finished, out: bool) {
+        self.in_flight.end(done.delivery.sequence);
+        if let (Outcome::Result(processed), true) = (&done.outcome, out) {
+            let disposition = dispose(processed.verdict, done.delivery.attempt, self.flow.settings.retry);
+            (self.flow.observe)(processed, disposition);
         }
+        self.settle(done.delivery, if out { Settlement::Ack } else { Settlement::Requeue }).await;
     }
-    // What is finished is delivered in any case, over the gaps that the rest leaves.
-    while let Ok(done) = results.try_recv() {
-        in_flight -= 1;
-        given_back |= matches!(done.outcome, Outcome::NotStarted);
-        order.push(done.delivery.sequence, done);
+
+    /// Ends a delivery, and those that wait for it.
+    async fn settle(&mut self, delivery: Delivery, settlement: Settlement) {
+        for other in self.attached.remove(&delivery.sequence).unwrap_or_default() {
+            self.unsettled -= 1;
+            self.source.settle(other, settlement.clone()).await;
+        }
+        self.unsettled -= 1;
+        self.source.settle(delivery, settlement).await;
     }
-    let rest = async {
+
+    /// Delivers all that came back, and settles what is confirmed of it.
+    async fn deliver_rest(&mut self) -> Result<(), FlowError> {
         let mut result = Ok(());
-        while let Some(done) = order.pop_any() {
+        while let Some(done) = self.order.pop_any() {
             // One that is a defect of ours does not take the others with it.
-            result = result.and(settle(done, source, sink, flow.observe).await);
+            result = result.and(self.deliver(done).await);
+        }
+        while let Some((done, out)) = self.confirming.next().await {
+            self.confirmed(done, out).await;
         }
         result
-    };
-    tokio::select! {
-        biased;
-        settled = rest => settled?,
-        () = &mut late => return Ok(FlowEnd::Forced),
     }
-    if in_flight > 0 {
-        return Ok(FlowEnd::Forced);
-    }
-    Ok(if given_back || (flow.draining.is_cancelled() && !ended) {
-        FlowEnd::Drained
-    } else {
-        FlowEnd::Complete
-    })
-}
-
-fn body_len(delivery: &Delivery) -> usize {
-    delivery.body.as_ref().map_or(0, Vec::len)
-}
-
-fn result_len(done: &Finished) -> usize {
-    match &done.outcome {
-        Outcome::Result(processed) => processed.body.len(),
-        Outcome::HasResult | Outcome::NotStarted | Outcome::Panicked => 0,
-    }
-}
-
-/// One task for one delivery, which brings it back whatever happens.
-fn start<E: Execute + 'static>(
-    flow: &Flow<'_, E>,
-    delivery: Delivery,
-    mut turn: Turn,
-    finished: mpsc::Sender<Finished>,
-    stop: CancellationToken,
-) {
-    let pipeline = Arc::clone(&flow.pipeline);
-    let draining = flow.draining.clone();
-    let done_already = Arc::clone(&flow.done_already);
-    flow.tracker.spawn(async move {
-        let body_bytes = body_len(&delivery);
-        let Delivery { sequence, origin, body, arrived, attempt, redelivered } = delivery;
-        let body = body.map_err(|error| error.to_string());
-        let incoming =
-            Arc::new(Incoming { sequence, origin: origin.clone(), body, arrived, attempt, redelivered });
-        let work = process(&pipeline, &incoming, &draining, &mut turn, &done_already);
-        let outcome = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            outcome = std::panic::AssertUnwindSafe(work).catch_unwind() => outcome.unwrap_or(Outcome::Panicked),
-        };
-        let delivery = Delivery { sequence, origin, body: Ok(Vec::new()), arrived, attempt, redelivered };
-        // The channel has room for every delivery in flight; it is closed only where nobody waits.
-        let _ = finished.send(Finished { delivery, body_bytes, outcome }).await;
-    });
-}
-
-async fn process<E: Execute>(
-    pipeline: &Pipeline<E>,
-    incoming: &Arc<Incoming>,
-    draining: &CancellationToken,
-    turn: &mut Turn,
-    done_already: &Mutex<dyn FnMut(&str) -> bool + Send>,
-) -> Outcome {
-    let has_result = |id: &str| (done_already.lock().unwrap_or_else(std::sync::PoisonError::into_inner))(id);
-    let decoded = if incoming.body.as_ref().map_or(0, Vec::len) < DECODE_INLINE_BYTES {
-        decode(incoming, pipeline.framing())
-    } else {
-        let (incoming, framing) = (Arc::clone(incoming), pipeline.framing().clone());
-        match tokio::task::spawn_blocking(move || decode(&incoming, &framing)).await {
-            Ok(decoded) => decoded,
-            Err(_) => return Outcome::Panicked,
-        }
-    };
-    match decoded {
-        Err(undecodable) if has_result(&undecodable.result_id.to_string()) => Outcome::HasResult,
-        Err(undecodable) => Outcome::Result(Box::new(pipeline.invalid(incoming, undecodable))),
-        Ok(decoded) if has_result(&decoded.result_id.to_string()) => Outcome::HasResult,
-        Ok(decoded) => match pipeline.process(incoming, decoded, draining, turn).await {
-            Some(processed) => Outcome::Result(Box::new(processed)),
-            None => Outcome::NotStarted,
-        },
-    }
-}
-
-async fn settle<S: Source, K: Sink>(
-    done: Finished,
-    source: &mut S,
-    sink: &mut K,
-    observe: &mut (dyn FnMut(&Processed) + Send),
-) -> Result<(), FlowError> {
-    let settlement = match done.outcome {
-        Outcome::Result(mut processed) => {
-            let body = std::mem::take(&mut processed.body);
-            sink.deliver(Outgoing { body }).await?;
-            observe(&processed);
-            Settlement::Ack
-        }
-        Outcome::HasResult => Settlement::Ack,
-        Outcome::NotStarted => Settlement::Requeue,
-        Outcome::Panicked => return Err(FlowError::Panicked(done.delivery.origin)),
-    };
-    source.settle(done.delivery, settlement).await;
-    Ok(())
 }

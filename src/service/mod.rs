@@ -5,7 +5,12 @@
 //! count and bytes, however long the input is: at the bound, the loop takes nothing new.
 
 mod flow;
+mod in_flight;
 mod order;
+mod outgoing;
+mod settlement;
+mod task;
 
 pub use flow::{DoneAlready, Flow, FlowEnd, FlowError, FlowSettings, run};
 pub use order::InOrder;
+pub use settlement::{Disposition, RetryRule, dispose, parked_key, result_key, timings_key};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::{Delivery, Outgoing, Settlement, Sink, Source, TransportError};
+use super::{Delivery, Outgoing, Receipt, Settlement, Sink, Source, TransportError};
 
 /// Delivers what it was made from.
 #[derive(Debug, Default)]
@@ -51,6 +51,7 @@ impl Source for MemorySource {
             arrived: Instant::now(),
             attempt: 1,
             redelivered: false,
+            envelope: None,
         }))
     }
 
@@ -72,9 +73,9 @@ impl MemorySink {
 }
 
 impl Sink for MemorySink {
-    async fn deliver(&mut self, result: Outgoing) -> Result<(), TransportError> {
+    async fn deliver(&mut self, result: Outgoing) -> Result<Receipt, TransportError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(result.body);
-        Ok(())
+        Ok(Receipt::Now)
     }
 
     async fn flush(&mut self) -> Result<(), TransportError> {
@@ -84,6 +85,7 @@ impl Sink for MemorySink {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Address;
     use super::*;
 
     #[tokio::test]
@@ -93,7 +95,9 @@ mod tests {
         let sink = MemorySink::default();
         while let Some(delivery) = source.next().await {
             let delivery = delivery.unwrap();
-            sink.clone().deliver(Outgoing { body: delivery.body.clone().unwrap() }).await.unwrap();
+            let to = Address::Retry { attempt: 1 };
+            let outgoing = Outgoing { body: delivery.body.clone().unwrap(), to, envelope: None };
+            sink.clone().deliver(outgoing).await.unwrap();
             source.settle(delivery, Settlement::Ack).await;
         }
         assert_eq!(sink.results(), [b"a", b"b"]);

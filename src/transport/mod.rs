@@ -9,9 +9,11 @@ mod memory;
 mod resume;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Instant;
 
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 pub use jsonl::{JsonlSink, JsonlSource};
 pub use memory::{MemorySink, MemorySource, Settled};
@@ -32,16 +34,39 @@ pub struct Delivery {
     pub attempt: u32,
     /// It was handed over before.
     pub redelivered: bool,
+    /// What came with it, where a broker carried it.
+    pub envelope: Option<Arc<Envelope>>,
+}
+
+/// What a message carries beside its body.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Envelope {
+    /// The producer's name for it: the id of a prediction that has none.
+    pub message_id: Option<String>,
+    /// Comes back with the result.
+    pub correlation_id: Option<String>,
+    /// A queue that wants the result, too.
+    pub reply_to: Option<String>,
+    /// The class of input, which has its own queue.
+    pub class: String,
+    /// The key that it was published with.
+    pub routing_key: String,
+    /// How often it was handed over without being settled, as the broker counts it.
+    pub handed_over: u32,
+    /// W3C trace context: `traceparent` and `tracestate`.
+    pub trace: (Option<String>, Option<String>),
 }
 
 /// Why one message could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BodyError {
     /// It is longer than allowed.
-    #[error("the line is longer than {limit} bytes (pipeline.max_line_mb)")]
+    #[error("it is longer than {limit} bytes ({setting})")]
     TooLong {
         /// The limit.
         limit: usize,
+        /// The setting that says so.
+        setting: &'static str,
     },
     /// The input broke off or is damaged here; what follows in this input cannot be read.
     #[error("{0}")]
@@ -55,15 +80,52 @@ pub enum Settlement {
     Ack,
     /// Give it back: somebody else, or we later, shall do it.
     Requeue,
-    /// It cannot be done: park it, with the reason.
-    DeadLetter(String),
 }
 
-/// One result on its way out.
+/// One message on its way out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Encoded result, without a line break.
+    /// Encoded, without a line break.
     pub body: Vec<u8>,
+    /// Where it goes; a file has one place only.
+    pub to: Address,
+    /// What came with the delivery that it is about.
+    pub envelope: Option<Arc<Envelope>>,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// To whoever wants results with this routing key.
+    Results {
+        /// The routing key.
+        key: String,
+        /// What identifies the message: the same for every copy of it.
+        message_id: String,
+        /// The name and version of its schema.
+        schema: &'static str,
+    },
+    /// Back to the input, after a delay.
+    Retry {
+        /// Which try it will be.
+        attempt: u32,
+    },
+    /// Aside, until somebody looks at it.
+    Parking {
+        /// Why.
+        reason: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
+}
+
+/// When an outgoing message is safely out.
+#[derive(Debug)]
+pub enum Receipt {
+    /// As far as the sink can tell, it is; [`Sink::flush`] makes sure.
+    Now,
+    /// Once this says so; where it ends without saying so, the sink has given up.
+    Later(oneshot::Receiver<()>),
 }
 
 /// A transport that cannot go on.
@@ -97,12 +159,18 @@ pub trait Source: Send {
         drop((delivery, settlement));
         std::future::ready(())
     }
+
+    /// Takes nothing new, and gives back what was taken and not yielded yet.
+    fn drain(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// Where results go.
 pub trait Sink: Send {
-    /// Takes one result. Back-pressure: it returns once there is room for the next.
-    fn deliver(&mut self, result: Outgoing) -> impl Future<Output = Result<(), TransportError>> + Send;
+    /// Takes one message. Back-pressure: it returns once there is room for the next.
+    fn deliver(&mut self, outgoing: Outgoing)
+    -> impl Future<Output = Result<Receipt, TransportError>> + Send;
 
     /// Returns once everything delivered so far is safely out.
     fn flush(&mut self) -> impl Future<Output = Result<(), TransportError>> + Send;

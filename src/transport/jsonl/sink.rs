@@ -10,7 +10,7 @@ use std::thread;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::transport::{Outgoing, Sink, TransportError};
+use crate::transport::{Outgoing, Receipt, Sink, TransportError};
 
 const QUEUED_LINES: usize = 64;
 const BATCH: usize = 64 * 1024;
@@ -100,11 +100,12 @@ impl JsonlSink {
 }
 
 impl Sink for JsonlSink {
-    async fn deliver(&mut self, result: Outgoing) -> Result<(), TransportError> {
+    async fn deliver(&mut self, result: Outgoing) -> Result<Receipt, TransportError> {
         if self.failure.get().is_some() {
             return Err(self.error());
         }
-        self.orders.send(Order::Line(result.body)).await.map_err(|_| self.error())
+        self.orders.send(Order::Line(result.body)).await.map_err(|_| self.error())?;
+        Ok(Receipt::Now)
     }
 
     async fn flush(&mut self) -> Result<(), TransportError> {
@@ -217,9 +218,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::transport::Address;
 
     fn line(text: &str) -> Outgoing {
-        Outgoing { body: text.as_bytes().to_vec() }
+        Outgoing { body: text.as_bytes().to_vec(), to: Address::Retry { attempt: 1 }, envelope: None }
     }
 
     #[tokio::test]

@@ -15,6 +15,8 @@ use super::lines::{Line, Lines};
 use crate::transport::{BodyError, Delivery, Source, TransportError};
 
 const QUEUED_LINES: usize = 64;
+/// The setting that limits a line.
+const LIMIT: &str = "pipeline.max_line_mb";
 const QUEUED_BYTES: usize = 32 * 1024 * 1024;
 
 /// Lines of several inputs, one after the other.
@@ -106,7 +108,15 @@ impl Source for JsonlSource {
                 let sequence = self.sequence;
                 self.sequence += 1;
                 let arrived = Instant::now();
-                Some(Ok(Delivery { sequence, origin, body, arrived, attempt: 1, redelivered: false }))
+                Some(Ok(Delivery {
+                    sequence,
+                    origin,
+                    body,
+                    arrived,
+                    attempt: 1,
+                    redelivered: false,
+                    envelope: None,
+                }))
             }
             Some(Item::End) => {
                 self.ended = true;
@@ -154,7 +164,9 @@ impl Reading {
                 Ok(None) => return Ok(()),
                 Ok(Some(Line::Blank)) => continue,
                 Ok(Some(Line::Whole(line))) => Ok(line),
-                Ok(Some(Line::TooLong)) => Err(BodyError::TooLong { limit: self.max_line_bytes }),
+                Ok(Some(Line::TooLong)) => {
+                    Err(BodyError::TooLong { limit: self.max_line_bytes, setting: LIMIT })
+                }
                 Err(error) => {
                     let number = lines.number();
                     let text =
@@ -274,7 +286,7 @@ mod tests {
                 (5, "b.gz:2", "yz"),
             ]
         );
-        assert_eq!(deliveries[2].body, Err(BodyError::TooLong { limit: 10 }));
+        assert_eq!(deliveries[2].body, Err(BodyError::TooLong { limit: 10, setting: LIMIT }));
         assert_eq!(progress.load(Ordering::Relaxed), total);
     }
 
