@@ -6,6 +6,7 @@
 
 mod jsonl;
 mod memory;
+pub mod rabbitmq;
 mod resume;
 
 use std::future::Future;

@@ -1,0 +1,225 @@
+//! Where the broker is, connecting to it, and the bound of every call.
+
+use std::future::Future;
+use std::str::FromStr;
+use std::time::Duration;
+
+use lapin::types::ShortString;
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties};
+use thiserror::Error;
+
+use crate::config::{RabbitMq, redact};
+
+/// Bound of connecting.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Bound of one request and its answer.
+pub(super) const RPC_LIMIT: Duration = Duration::from_secs(10);
+
+/// Something of the broker's does not work.
+#[derive(Debug, Error)]
+pub enum BrokerError {
+    /// Nobody said where it is.
+    #[error(
+        "no broker is named: set rabbitmq.url (EVALMILL__RABBITMQ__URL=amqp://user:password@host:5672/vhost) or rabbitmq.url_file"
+    )]
+    NoUrl,
+    /// The file with the URL cannot be read.
+    #[error("rabbitmq.url_file {file}: {source}")]
+    UrlFile {
+        /// The file.
+        file: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The URL is none.
+    #[error("rabbitmq.url {url:?} cannot be used: {reason}; write amqp://user:password@host:5672/vhost")]
+    BadUrl {
+        /// The URL without its password.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A call took too long.
+    #[error("{what}: no answer within {limit:?}")]
+    Timeout {
+        /// The call.
+        what: String,
+        /// Its bound.
+        limit: Duration,
+    },
+    /// A call failed.
+    #[error("{what}: {source}")]
+    Call {
+        /// The call.
+        what: String,
+        /// What the client library said.
+        source: lapin::Error,
+    },
+    /// The connection or what was on it ended.
+    #[error("{0}")]
+    Ended(String),
+    /// A text is too long for AMQP.
+    #[error("{what} has {bytes} bytes: AMQP takes at most 255")]
+    TooLong {
+        /// The text's role.
+        what: &'static str,
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+/// What a connection is for; part of its name, which the broker's tools show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Taking deliveries.
+    Consume,
+    /// Publishing.
+    Publish,
+    /// Looking and declaring.
+    Admin,
+}
+
+impl Role {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Consume => "consume",
+            Self::Publish => "publish",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// A broker, and how to get to it.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    /// The settings.
+    pub settings: RabbitMq,
+    /// Who connects: `<host>/<process id>`.
+    pub instance: String,
+}
+
+impl Broker {
+    /// The URL as it is now: a file is read again each time, so that a changed password is taken up.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be used. No error shows a password.
+    pub async fn uri(&self) -> Result<AMQPUri, BrokerError> {
+        let settings = &self.settings;
+        let url = match (settings.url.reveal(), settings.url_file.as_str()) {
+            ("", "") => return Err(BrokerError::NoUrl),
+            ("", file) => tokio::fs::read_to_string(file)
+                .await
+                .map_err(|source| BrokerError::UrlFile { file: file.to_owned(), source })?,
+            (url, _) => url.to_owned(),
+        };
+        let url = url.trim();
+        let mut uri = AMQPUri::from_str(url).map_err(|reason| BrokerError::BadUrl {
+            url: redact("url", url).into_owned(),
+            // The parser repeats the URL where it dislikes it as a whole.
+            reason: reason.replace(url, "it"),
+        })?;
+        uri.query.heartbeat = Some(settings.heartbeat);
+        Ok(uri)
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// There is no way to the broker, it refuses us, or it is mute.
+    pub async fn connect(&self, role: Role) -> Result<Connection, BrokerError> {
+        let uri = self.uri().await?;
+        let what = format!("connect to {}:{}", uri.authority.host, uri.authority.port);
+        let name = format!("evalmill {} {}", role.name(), self.instance);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        bounded(&what, CONNECT_LIMIT, Connection::connect_uri(uri, properties)).await
+    }
+
+    /// Bound of writing a message or an acknowledgement: a link that is dead is seen by then.
+    #[must_use]
+    pub fn write_limit(&self) -> Duration {
+        Duration::from_secs(u64::from(self.settings.heartbeat) * 2)
+    }
+
+    /// The most bytes of a message.
+    #[must_use]
+    pub fn max_message_bytes(&self) -> usize {
+        (self.settings.max_message_mb as usize) << 20
+    }
+}
+
+/// A call of lapin with a bound: any of them can wait for ever where the broker is mute.
+///
+/// # Errors
+/// The call failed, or took longer.
+pub async fn bounded<T>(
+    what: &str,
+    limit: Duration,
+    call: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, BrokerError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(BrokerError::Call { what: what.to_owned(), source }),
+        Err(_) => Err(BrokerError::Timeout { what: what.to_owned(), limit }),
+    }
+}
+
+/// Text as AMQP's short string.
+///
+/// # Errors
+/// It is longer than 255 bytes.
+pub fn short(what: &'static str, text: &str) -> Result<ShortString, BrokerError> {
+    ShortString::try_new(text).map_err(|_| BrokerError::TooLong { what, bytes: text.len() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn broker(url: &str) -> Broker {
+        let settings = RabbitMq { url: url.into(), ..RabbitMq::default() };
+        Broker { settings, instance: "h/1".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn urls() {
+        let uri = broker("amqp://u:p%40x@127.0.0.1:5671/%2f").uri().await.unwrap();
+        assert_eq!(
+            (uri.authority.host.as_str(), uri.authority.port, uri.vhost.as_str()),
+            ("127.0.0.1", 5671, "/")
+        );
+        assert_eq!((uri.authority.userinfo.password.as_str(), uri.query.heartbeat), ("p@x", Some(10)));
+    }
+
+    #[rstest]
+    #[case("", "EVALMILL__RABBITMQ__URL")]
+    #[case("http://u:hunter2@h", "***@h")]
+    #[case("amqp:hunter2", "cannot be used")]
+    #[case("u:hunter2@h", "cannot be used")]
+    #[tokio::test]
+    async fn bad_urls_are_named_without_their_password(#[case] url: &str, #[case] says: &str) {
+        let error = broker(url).uri().await.unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(!error.contains("hunter2") || !url.contains("://"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_file_is_read_each_time() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let settings = RabbitMq { url_file: file.path().display().to_string(), ..RabbitMq::default() };
+        let broker = Broker { settings, instance: String::new() };
+        for host in ["one", "two"] {
+            std::fs::write(file.path(), format!("amqp://{host}\n")).unwrap();
+            assert_eq!(broker.uri().await.unwrap().authority.host, host);
+        }
+    }
+
+    #[test]
+    fn long_text_is_an_error() {
+        assert!(short("key", &"x".repeat(255)).is_ok());
+        assert!(short("key", &"x".repeat(256)).unwrap_err().to_string().contains("256 bytes"));
+    }
+}

@@ -1,0 +1,259 @@
+//! The two ends that a flow works with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::stream::StreamExt as _;
+use lapin::Acker;
+use lapin::options::{BasicAckOptions, BasicNackOptions};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::broker::{Broker, bounded};
+use super::consumer::{Consumer, Intake};
+use super::link::Link;
+use super::properties::{attempt_of, envelope, message};
+use super::publisher::{Order, Publisher};
+use crate::transport::{BodyError, Delivery, Outgoing, Receipt, Settlement, Sink, Source, TransportError};
+
+/// Acknowledgements on their way at the same time.
+const SETTLING: usize = 64;
+
+/// What happened so far, for metrics.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Deliveries that had been handed over before.
+    pub redelivered: AtomicU64,
+    /// Acknowledged.
+    pub acked: AtomicU64,
+    /// Given back.
+    pub requeued: AtomicU64,
+    /// Acknowledgements that came too late: the delivery's channel was gone.
+    pub stale: AtomicU64,
+    /// Confirmed by the broker.
+    pub confirmed: AtomicU64,
+    /// Refused by the broker, and tried again.
+    pub nacked: AtomicU64,
+    /// In the outbox.
+    pub unconfirmed: AtomicU64,
+    /// Losses of the consuming link.
+    pub consume_losses: AtomicU64,
+    /// Losses of the publishing link.
+    pub publish_losses: AtomicU64,
+}
+
+/// Deliveries from the work queues.
+#[derive(Debug)]
+pub struct RabbitMqSource {
+    intake: mpsc::Receiver<Intake>,
+    settling: mpsc::Sender<(Acker, Settlement)>,
+    held: HashMap<u64, Acker>,
+    sequence: u64,
+    max_message_bytes: usize,
+    /// How long a delivery may wait to be taken before it is given back.
+    max_wait: Duration,
+    /// Nothing new is begun while results cannot leave.
+    publish: Link,
+    /// The state of the consuming link.
+    consume: Link,
+    drain: CancellationToken,
+    stats: Arc<Stats>,
+}
+
+/// Results to the output exchange.
+#[derive(Debug)]
+pub struct RabbitMqSink {
+    orders: mpsc::Sender<Order>,
+}
+
+/// Starts both links, to be ended by `stop`; they find the broker when they can.
+///
+/// `capacity`: deliveries that are unsettled at most, the prefetch. `max_wait`: what has not begun
+/// after so long is given back.
+#[must_use]
+pub fn connect(
+    broker: &Broker,
+    capacity: u16,
+    max_wait: Duration,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> (RabbitMqSource, RabbitMqSink, Arc<Stats>) {
+    let stats = Arc::new(Stats::default());
+    let (consume_set, consume) = Link::new();
+    let (publish_set, publish) = Link::new();
+    let (intake_in, intake) = mpsc::channel(16);
+    // Each delivery comes to at most two messages, and to one settlement.
+    let (orders_in, orders) = mpsc::channel(usize::from(capacity) * 2 + 16);
+    let (settling, settlements) = mpsc::channel(usize::from(capacity) + 16);
+    let (trouble, drain) = (Arc::new(Notify::new()), CancellationToken::new());
+    let consumer = Consumer {
+        broker: broker.clone(),
+        prefetch: capacity,
+        intake: intake_in,
+        link: consume_set,
+        stats: Arc::clone(&stats),
+        trouble: Arc::clone(&trouble),
+        drain: drain.clone(),
+        stop: stop.clone(),
+    };
+    tracker.spawn(consumer.run());
+    tracker
+        .spawn(Publisher::new(broker.clone(), orders, publish_set, Arc::clone(&stats), stop.clone()).run());
+    tracker.spawn(settle_all(settlements, broker.write_limit(), trouble, Arc::clone(&stats), stop.clone()));
+    let source = RabbitMqSource {
+        intake,
+        settling,
+        held: HashMap::new(),
+        sequence: 0,
+        max_message_bytes: broker.max_message_bytes(),
+        max_wait,
+        publish,
+        consume,
+        drain,
+        stats: Arc::clone(&stats),
+    };
+    (source, RabbitMqSink { orders: orders_in }, stats)
+}
+
+/// Sends acknowledgements, several at a time; one that cannot be sent means that the link is dead.
+async fn settle_all(
+    settlements: mpsc::Receiver<(Acker, Settlement)>,
+    limit: Duration,
+    trouble: Arc<Notify>,
+    stats: Arc<Stats>,
+    stop: CancellationToken,
+) {
+    let all = futures::stream::unfold(settlements, |mut settlements| async {
+        Some((settlements.recv().await?, settlements))
+    });
+    let each = all.for_each_concurrent(SETTLING, |(acker, settlement)| {
+        let (trouble, stats) = (&trouble, &stats);
+        async move {
+            // The count of deliveries is for what failed: what is given back is no failure.
+            let done = match settlement {
+                Settlement::Ack => {
+                    stats.acked.fetch_add(1, Ordering::Relaxed);
+                    bounded("acknowledge", limit, acker.ack(BasicAckOptions::default())).await
+                }
+                Settlement::Requeue => {
+                    stats.requeued.fetch_add(1, Ordering::Relaxed);
+                    let options = BasicNackOptions { multiple: false, requeue: true };
+                    bounded("give back", limit, acker.nack(options)).await
+                }
+            };
+            match done {
+                Ok(true) => {}
+                // Its channel is gone: the broker hands it over again.
+                Ok(false) => drop(stats.stale.fetch_add(1, Ordering::Relaxed)),
+                Err(error) => {
+                    stats.stale.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%error, "a delivery could not be settled");
+                    trouble.notify_one();
+                }
+            }
+        }
+    });
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = each => {}
+    }
+}
+
+impl RabbitMqSource {
+    /// The consuming link.
+    #[must_use]
+    pub fn consume_link(&self) -> Link {
+        self.consume.clone()
+    }
+
+    /// The publishing link.
+    #[must_use]
+    pub fn publish_link(&self) -> Link {
+        self.publish.clone()
+    }
+
+    async fn send_settlement(&self, acker: Acker, settlement: Settlement) {
+        // There is room for every delivery; it is closed only at the very end.
+        let _ = self.settling.send((acker, settlement)).await;
+    }
+
+    fn delivery(&mut self, intake: Intake) -> Delivery {
+        let Intake { class, delivery, arrived } = intake;
+        let sequence = self.sequence;
+        self.sequence += 1;
+        let envelope = envelope(&class, &delivery);
+        let redelivered = delivery.redelivered || envelope.handed_over > 0;
+        if redelivered {
+            self.stats.redelivered.fetch_add(1, Ordering::Relaxed);
+        }
+        let limit = self.max_message_bytes;
+        let body = if delivery.data.len() > limit {
+            Err(BodyError::TooLong { limit, setting: "rabbitmq.max_message_mb" })
+        } else {
+            Ok(delivery.data)
+        };
+        self.held.insert(sequence, delivery.acker);
+        Delivery {
+            sequence,
+            origin: format!("{class}#{}", delivery.delivery_tag),
+            body,
+            arrived,
+            attempt: attempt_of(&delivery.properties),
+            redelivered,
+            envelope: Some(Arc::new(envelope)),
+        }
+    }
+}
+
+impl Source for RabbitMqSource {
+    async fn next(&mut self) -> Option<Result<Delivery, TransportError>> {
+        loop {
+            self.publish.until_ready().await;
+            let intake = tokio::select! {
+                intake = self.intake.recv() => intake?,
+                () = self.publish.changed() => continue,
+            };
+            if !intake.delivery.acker.usable() {
+                // Its channel is gone: the broker hands it over again.
+                continue;
+            }
+            if intake.arrived.elapsed() > self.max_wait {
+                self.send_settlement(intake.delivery.acker, Settlement::Requeue).await;
+                continue;
+            }
+            return Some(Ok(self.delivery(intake)));
+        }
+    }
+
+    async fn settle(&mut self, delivery: Delivery, settlement: Settlement) {
+        if let Some(acker) = self.held.remove(&delivery.sequence) {
+            self.send_settlement(acker, settlement).await;
+        }
+    }
+
+    async fn drain(&mut self) {
+        self.drain.cancel();
+        while let Ok(intake) = self.intake.try_recv() {
+            self.send_settlement(intake.delivery.acker, Settlement::Requeue).await;
+        }
+    }
+}
+
+impl Sink for RabbitMqSink {
+    async fn deliver(&mut self, outgoing: Outgoing) -> Result<Receipt, TransportError> {
+        let failed = |reason: String| TransportError::Write { name: "the outbox".to_owned(), reason };
+        let message = message(outgoing).map_err(|error| failed(error.to_string()))?;
+        let (done, receipt) = oneshot::channel();
+        let order = Order { message, done };
+        self.orders.send(order).await.map_err(|_| failed("the publishing task is gone".to_owned()))?;
+        Ok(Receipt::Later(receipt))
+    }
+
+    async fn flush(&mut self) -> Result<(), TransportError> {
+        // Each message has its receipt.
+        Ok(())
+    }
+}

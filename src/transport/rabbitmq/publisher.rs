@@ -1,0 +1,253 @@
+//! The publishing link: an outbox, and the one task that empties it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Event};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::broker::{Broker, BrokerError, RPC_LIMIT, Role, bounded};
+use super::endpoint::Stats;
+use super::link::{LinkEvent, LinkSetter};
+use super::properties::Message;
+use super::topology::{apply, items};
+use crate::util::retry::Retry;
+
+/// How long the broker may take to confirm, while it does not say that it is blocked.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks at what only time brings about.
+const TICK: Duration = Duration::from_millis(500);
+/// Before a message that the broker refused is tried again.
+const REFUSED_DELAY: Duration = Duration::from_secs(1);
+const RETRY_INITIAL: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// A message to publish, and who wants to know that the broker has it.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) message: Message,
+    pub(super) done: oneshot::Sender<()>,
+}
+
+struct Entry {
+    order: Order,
+    /// When it was sent on the connection that there is now.
+    sent: Option<Instant>,
+}
+
+type Confirm = BoxFuture<'static, (u64, lapin::Result<Confirmation>)>;
+
+pub(super) struct Publisher {
+    pub(super) broker: Broker,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) link: LinkSetter,
+    pub(super) stats: Arc<Stats>,
+    pub(super) stop: CancellationToken,
+    outbox: BTreeMap<u64, Entry>,
+    /// Entries to send, in order.
+    queue: VecDeque<u64>,
+    /// Refused ones, and when they are tried again.
+    delayed: VecDeque<(Instant, u64)>,
+    next: u64,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        broker: Broker,
+        orders: mpsc::Receiver<Order>,
+        link: LinkSetter,
+        stats: Arc<Stats>,
+        stop: CancellationToken,
+    ) -> Self {
+        let (outbox, queue, delayed) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
+        Self { broker, orders, link, stats, stop, outbox, queue, delayed, next: 0 }
+    }
+
+    /// Works until it is stopped; what is in the outbox then was never confirmed.
+    pub(super) async fn run(mut self) {
+        let mut retry = Retry::new(RETRY_INITIAL, RETRY_MAX);
+        while !self.stop.is_cancelled() {
+            let begun = Instant::now();
+            let stop = self.stop.clone();
+            let Err(error) = self.session().await else { return };
+            tracing::warn!(%error, outbox = self.outbox.len(), "the publishing link is lost");
+            self.link.tell(LinkEvent::Lost(error.to_string()));
+            self.stats.publish_losses.fetch_add(1, Ordering::Relaxed);
+            // Whether the broker has what was not confirmed, nobody knows: it is sent again.
+            for entry in self.outbox.values_mut() {
+                entry.sent = None;
+            }
+            self.queue = self.outbox.keys().copied().collect();
+            self.delayed.clear();
+            if begun.elapsed() > RETRY_MAX {
+                retry.reset();
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(retry.next_delay()) => {}
+            }
+        }
+    }
+
+    async fn session(&mut self) -> Result<(), BrokerError> {
+        let stop = self.stop.clone();
+        let connection = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            connection = self.broker.connect(Role::Publish) => connection?,
+        };
+        let mut events = pin!(connection.events_listener());
+        apply(&connection, &items(&self.broker.settings), self.broker.settings.topology).await?;
+        let channel = bounded("open a channel", RPC_LIMIT, connection.create_channel()).await?;
+        let select = channel.confirm_select(ConfirmSelectOptions::default());
+        bounded("ask for confirms", RPC_LIMIT, select).await?;
+        // Copies for those who asked are sent beside, so that nothing waits for them.
+        let copies = bounded("open a channel", RPC_LIMIT, connection.create_channel()).await?;
+        self.link.tell(LinkEvent::Connected);
+        let mut confirms: FuturesUnordered<Confirm> = FuturesUnordered::new();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // While one that must reach a queue is out, no other is: lapin can mix up whose returned
+        // message it is.
+        let mut mandatory_out = false;
+        loop {
+            let window = usize::from(self.broker.settings.confirm_window);
+            let open = confirms.len() < window && !mandatory_out && !self.link.state().is_blocked();
+            let front = self.queue.front().and_then(|id| Some((*id, self.outbox.get(id)?)));
+            let send =
+                front.filter(|(_, entry)| open && (!entry.order.message.mandatory || confirms.is_empty()));
+            let send = send.map(|(id, _)| id);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    let _ = bounded("close", RPC_LIMIT, connection.close(200, "done".into())).await;
+                    return Ok(());
+                }
+                Some((id, confirmation)) = confirms.next(), if !confirms.is_empty() => {
+                    mandatory_out = false;
+                    let confirmation =
+                        confirmation.map_err(|source| BrokerError::Call { what: "publish".into(), source })?;
+                    self.confirmed(id, confirmation, &copies)?;
+                }
+                event = events.next() => match event {
+                    Some(Event::ConnectionBlocked(reason)) => self.link.tell(LinkEvent::Blocked(reason)),
+                    Some(Event::ConnectionUnblocked) => {
+                        self.link.tell(LinkEvent::Unblocked);
+                        // Nothing was confirmed while it was blocked.
+                        for entry in self.outbox.values_mut() {
+                            entry.sent = entry.sent.map(|_| Instant::now());
+                        }
+                    }
+                    Some(Event::Error(source)) => {
+                        return Err(BrokerError::Call { what: "publishing link".into(), source });
+                    }
+                    Some(_) => {}
+                    None => return Err(BrokerError::Ended("the publishing link ended".into())),
+                },
+                _ = tick.tick() => self.ticked(&channel)?,
+                () = std::future::ready(()), if send.is_some() => {
+                    let Some(id) = send else { continue };
+                    self.queue.pop_front();
+                    let Some(entry) = self.outbox.get_mut(&id) else { continue };
+                    let message = &entry.order.message;
+                    mandatory_out = message.mandatory;
+                    let options = BasicPublishOptions { mandatory: message.mandatory, immediate: false };
+                    let publish = channel.basic_publish(
+                        message.exchange.clone(),
+                        message.key.clone(),
+                        options,
+                        &message.body,
+                        message.properties.clone(),
+                    );
+                    let confirm = bounded("publish", self.broker.write_limit(), publish).await?;
+                    entry.sent = Some(Instant::now());
+                    confirms.push(async move { (id, confirm.await) }.boxed());
+                }
+                order = self.orders.recv(), if self.queue.len() < window => match order {
+                    Some(order) => {
+                        self.next += 1;
+                        self.outbox.insert(self.next, Entry { order, sent: None });
+                        self.queue.push_back(self.next);
+                        self.stats.unconfirmed.store(self.outbox.len() as u64, Ordering::Relaxed);
+                    }
+                    // Nobody can order any more: what is left is still published.
+                    None if self.outbox.is_empty() => {
+                        let _ = bounded("close", RPC_LIMIT, connection.close(200, "done".into())).await;
+                        return Ok(());
+                    }
+                    None => tokio::time::sleep(TICK).await,
+                },
+            }
+        }
+    }
+
+    fn confirmed(
+        &mut self,
+        id: u64,
+        confirmation: Confirmation,
+        copies: &Channel,
+    ) -> Result<(), BrokerError> {
+        match confirmation {
+            Confirmation::Ack(None) => {
+                self.stats.confirmed.fetch_add(1, Ordering::Relaxed);
+                self.link.tell(LinkEvent::Accepted);
+                if let Some(Entry { order, .. }) = self.outbox.remove(&id) {
+                    self.stats.unconfirmed.store(self.outbox.len() as u64, Ordering::Relaxed);
+                    send_copy(copies, &order.message);
+                    // Whoever waited may have given up.
+                    let _ = order.done.send(());
+                }
+                Ok(())
+            }
+            Confirmation::Ack(Some(returned)) => Err(BrokerError::Ended(format!(
+                "no queue took a message with the key {:?}: what is missing is declared again",
+                returned.delivery.routing_key.as_str()
+            ))),
+            Confirmation::Nack(_) => {
+                self.stats.nacked.fetch_add(1, Ordering::Relaxed);
+                self.link.tell(LinkEvent::Refused("a queue is full, or has lost its majority".into()));
+                if let Some(entry) = self.outbox.get_mut(&id) {
+                    entry.sent = None;
+                }
+                self.delayed.push_back((Instant::now() + REFUSED_DELAY, id));
+                Ok(())
+            }
+            Confirmation::NotRequested => {
+                Err(BrokerError::Ended("the channel does not confirm what is published".into()))
+            }
+        }
+    }
+
+    fn ticked(&mut self, channel: &Channel) -> Result<(), BrokerError> {
+        if !channel.status().connected() {
+            return Err(BrokerError::Ended("the publishing channel is closed".into()));
+        }
+        let now = Instant::now();
+        while self.delayed.front().is_some_and(|(at, _)| *at <= now) {
+            self.queue.extend(self.delayed.pop_front().map(|(_, id)| id));
+        }
+        let late = |entry: &Entry| entry.sent.is_some_and(|sent| now - sent > CONFIRM_LIMIT);
+        if !self.link.state().is_blocked() && self.outbox.values().any(late) {
+            return Err(BrokerError::Timeout { what: "confirm".into(), limit: CONFIRM_LIMIT });
+        }
+        Ok(())
+    }
+}
+
+/// One try, of which nobody hears: whoever wants a copy for certain binds a queue to the results.
+fn send_copy(channel: &Channel, message: &Message) {
+    let Some(queue) = message.reply_to.clone() else { return };
+    let properties: BasicProperties = message.properties.clone();
+    let options = BasicPublishOptions::default();
+    let publish = channel.basic_publish("".into(), queue, options, &message.body, properties);
+    // The frames are queued at the first poll; nothing waits for the rest.
+    drop(publish.now_or_never());
+}

@@ -1,0 +1,236 @@
+//! Exchanges, queues and bindings: what must be there, declared or checked.
+
+use std::fmt;
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ExchangeKind};
+
+use super::broker::{BrokerError, RPC_LIMIT, bounded, short};
+use crate::config::{RabbitMq, TopologyMode};
+
+/// Where predictions come in: a topic exchange, the key is `<class>[.<run>]`.
+pub const PREDICTIONS: &str = "evalmill.predictions";
+/// Where results go: a topic exchange.
+pub const RESULTS: &str = "evalmill.results";
+/// What nobody wanted of [`RESULTS`]: an exchange and a queue.
+pub const UNROUTED: &str = "evalmill.unrouted";
+/// Where the broker sends what it gives up.
+pub const DEAD: &str = "evalmill.dead";
+/// What was put aside: a queue behind [`DEAD`].
+pub const PARKING: &str = "evalmill.parking";
+
+/// The queue of a class of input.
+#[must_use]
+pub fn work_queue(class: &str) -> String {
+    format!("evalmill.work.{class}")
+}
+
+/// The queue in which a class's predictions wait for their next attempt.
+#[must_use]
+pub fn retry_queue(class: &str) -> String {
+    format!("evalmill.retry.{class}")
+}
+
+/// An argument of a queue or an exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Argument {
+    /// Text.
+    Text(String),
+    /// A number.
+    Number(i64),
+}
+
+/// One thing that must be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// A durable exchange.
+    Exchange {
+        /// Its name.
+        name: &'static str,
+        /// `topic` or `fanout`.
+        kind: &'static str,
+        /// Where it sends what it cannot route.
+        alternate: Option<&'static str>,
+    },
+    /// A durable quorum queue: other queues confirm before the message is on disk.
+    Queue {
+        /// Its name.
+        name: String,
+        /// Its arguments beside the type.
+        arguments: Vec<(&'static str, Argument)>,
+    },
+    /// A binding.
+    Binding {
+        /// The queue.
+        queue: String,
+        /// The exchange.
+        exchange: &'static str,
+        /// The key.
+        key: String,
+    },
+}
+
+/// Everything that must be there, in an order in which it can be declared.
+#[must_use]
+pub fn items(settings: &RabbitMq) -> Vec<Item> {
+    let text = |text: &str| Argument::Text(text.to_owned());
+    let bytes = Argument::Number(i64::try_from(settings.max_queue_mb << 20).unwrap_or(i64::MAX));
+    let exchange = |name, kind, alternate| Item::Exchange { name, kind, alternate };
+    let bind = |queue: &str, exchange, key: &str| Item::Binding {
+        queue: queue.to_owned(),
+        exchange,
+        key: key.to_owned(),
+    };
+    let mut all = vec![
+        exchange(UNROUTED, "fanout", None),
+        exchange(DEAD, "fanout", None),
+        exchange(RESULTS, "topic", Some(UNROUTED)),
+        exchange(PREDICTIONS, "topic", None),
+        Item::Queue {
+            name: UNROUTED.to_owned(),
+            arguments: vec![("x-max-length-bytes", bytes.clone()), ("x-overflow", text("reject-publish"))],
+        },
+        bind(UNROUTED, UNROUTED, ""),
+        Item::Queue { name: PARKING.to_owned(), arguments: Vec::new() },
+        bind(PARKING, DEAD, ""),
+    ];
+    for class in &settings.classes {
+        let (work, retry) = (work_queue(class), retry_queue(class));
+        // The defaults of these differ between versions of the broker: each is given.
+        let delay = Argument::Number((settings.retry_seconds * 1000.0) as i64);
+        all.push(Item::Queue {
+            name: work.clone(),
+            arguments: vec![
+                ("x-delivery-limit", Argument::Number(settings.delivery_limit.into())),
+                ("x-dead-letter-exchange", text(DEAD)),
+                ("x-dead-letter-strategy", text("at-least-once")),
+                ("x-overflow", text("reject-publish")),
+                ("x-max-length-bytes", bytes.clone()),
+            ],
+        });
+        all.push(bind(&work, PREDICTIONS, class));
+        all.push(bind(&work, PREDICTIONS, &format!("{class}.#")));
+        all.push(Item::Queue {
+            name: retry,
+            arguments: vec![
+                ("x-message-ttl", delay),
+                // Straight back to its queue: nobody else that listens to the input sees it twice.
+                ("x-dead-letter-exchange", text("")),
+                ("x-dead-letter-routing-key", text(&work)),
+                ("x-dead-letter-strategy", text("at-least-once")),
+                ("x-overflow", text("reject-publish")),
+            ],
+        });
+    }
+    all
+}
+
+impl fmt::Display for Argument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Number(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exchange { name, kind, alternate } => {
+                write!(f, "exchange {name} {kind} durable")?;
+                alternate.map_or(Ok(()), |alternate| write!(f, " alternate-exchange={alternate:?}"))
+            }
+            Self::Queue { name, arguments } => {
+                write!(f, "queue    {name} quorum durable")?;
+                arguments.iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))
+            }
+            Self::Binding { queue, exchange, key } => write!(f, "binding  {exchange} -> {queue} key={key:?}"),
+        }
+    }
+}
+
+/// Declares everything, or checks that it is there.
+///
+/// # Errors
+/// Something is missing, or is there with another argument: the error names it.
+pub async fn apply(connection: &Connection, items: &[Item], mode: TopologyMode) -> Result<(), BrokerError> {
+    let channel = bounded("open a channel", RPC_LIMIT, connection.create_channel()).await?;
+    for item in items {
+        match mode {
+            TopologyMode::Declare => declare(&channel, item).await?,
+            TopologyMode::Check => check(&channel, item).await?,
+        }
+    }
+    bounded("close a channel", RPC_LIMIT, channel.close(200, "done".into())).await
+}
+
+async fn declare(channel: &Channel, item: &Item) -> Result<(), BrokerError> {
+    let what = format!("declare {item}");
+    match item {
+        Item::Exchange { name, kind, alternate } => {
+            let kind = if *kind == "fanout" { ExchangeKind::Fanout } else { ExchangeKind::Topic };
+            let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+            let mut arguments = FieldTable::default();
+            if let Some(alternate) = alternate {
+                arguments.insert("alternate-exchange".into(), AMQPValue::LongString((*alternate).into()));
+            }
+            let name = short("an exchange's name", name)?;
+            bounded(&what, RPC_LIMIT, channel.exchange_declare(name, kind, options, arguments)).await
+        }
+        Item::Queue { name, arguments } => {
+            let mut table = FieldTable::default();
+            table.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+            for (key, value) in arguments {
+                let value = match value {
+                    Argument::Text(text) => AMQPValue::LongString(text.as_str().into()),
+                    Argument::Number(number) => AMQPValue::LongLongInt(*number),
+                };
+                table.insert((*key).into(), value);
+            }
+            let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+            let name = short("a queue's name", name)?;
+            bounded(&what, RPC_LIMIT, channel.queue_declare(name, options, table)).await.map(drop)
+        }
+        Item::Binding { queue, exchange, key } => {
+            let (queue, exchange) = (short("a queue's name", queue)?, short("an exchange's name", exchange)?);
+            let key = short("a routing key", key)?;
+            let table = FieldTable::default();
+            let bind = channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), table);
+            bounded(&what, RPC_LIMIT, bind).await
+        }
+    }
+}
+
+async fn check(channel: &Channel, item: &Item) -> Result<(), BrokerError> {
+    let what = format!("check {item}");
+    let table = FieldTable::default();
+    match item {
+        Item::Exchange { name, .. } => {
+            let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+            let name = short("an exchange's name", name)?;
+            let call = channel.exchange_declare(name, ExchangeKind::Topic, options, table);
+            bounded(&what, RPC_LIMIT, call).await
+        }
+        Item::Queue { name, .. } => {
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let name = short("a queue's name", name)?;
+            bounded(&what, RPC_LIMIT, channel.queue_declare(name, options, table)).await.map(drop)
+        }
+        // AMQP has no way to ask for a binding.
+        Item::Binding { .. } => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_it() {
+        let settings = RabbitMq { classes: vec!["default".into(), "gpu".into()], ..RabbitMq::default() };
+        let text: String = items(&settings).iter().map(|item| format!("{item}\n")).collect();
+        insta::assert_snapshot!(text);
+    }
+}
