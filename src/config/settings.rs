@@ -42,7 +42,7 @@ pub struct Settings {
     pub processors: Processors,
     /// The environment variables of boxes.
     pub environment: Environment,
-    /// Logs.
+    /// Logs, metrics and health.
     pub telemetry: Telemetry,
     /// Things kept for looking into later.
     pub debug: Debugging,
@@ -192,7 +192,7 @@ impl fmt::Debug for Environment {
 }
 
 section! {
-    /// Logs.
+    /// Logs, metrics and health.
     Telemetry {
         /// What is logged: an env-filter directive.
         log: String = "info",
@@ -200,6 +200,8 @@ section! {
         log_format: LogFormat = LogFormat::Text,
         /// Results between two progress lines.
         log_freq: u32 = 1000u32,
+        /// Where the service answers for its health and metrics over HTTP; empty is nowhere.
+        listen: String = "127.0.0.1:9464",
     }
 }
 
