@@ -21,6 +21,14 @@ Exit codes:
   130  ended by SIGINT
   143  ended by SIGTERM";
 
+const HEALTHCHECK_EXIT_CODES: &str = "\
+Exit codes:
+    0  ready
+    1  not ready; the reasons are on standard error
+    2  usage: there is no address to ask
+   69  no answer within 3 seconds
+   78  configuration";
+
 /// Runs model-generated code and says what came of it.
 #[derive(Debug, Parser)]
 #[command(name = "evalmill", version, after_help = EXIT_CODES, propagate_version = true)]
@@ -39,6 +47,13 @@ pub enum Command {
     /// Judge the predictions of JSONL files, and write results as JSONL.
     #[command(after_help = EXIT_CODES)]
     Run(Box<RunArgs>),
+    /// Ask a running service whether it is ready.
+    #[command(after_help = HEALTHCHECK_EXIT_CODES)]
+    Healthcheck {
+        /// What to ask, in place of `/readyz` at `telemetry.listen`: http:// only.
+        #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+        url: Option<String>,
+    },
     /// Read the configuration, say what is wrong with it, and print it as it is in force.
     CheckConfig {
         /// Say for each value where it comes from.
@@ -173,6 +188,8 @@ mod tests {
     #[case("run a.jsonl b.gz -o out --resume --timeout 2.5 --workers 3", true)]
     #[case("run --config c.toml --force -o out", true)]
     #[case("check-config --show-origin", true)]
+    #[case("healthcheck", true)]
+    #[case("healthcheck --url http://127.0.0.1:9464/readyz", true)]
     #[case("schema result", true)]
     #[case("completions zsh", true)]
     #[case("", false)]

@@ -33,6 +33,12 @@ pub(super) enum Failure {
     /// The first signal was obeyed: 128 and the signal's number.
     #[error("interrupted: {0}")]
     Signal(String, u8),
+    /// A service answers that it is not ready: 1.
+    #[error("{0}")]
+    NotReady(String),
+    /// A service does not answer: 69.
+    #[error("{0}")]
+    Unreachable(String),
     /// Some result is `infra_error`: 1.
     #[error(
         "{0} of the results are infra_error: they say nothing about the programs; `--resume` does them again"
@@ -48,6 +54,7 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Config(_) => 78,
             Self::Engine(EngineError::Workers(_) | EngineError::Interpreter(_) | EngineError::Tier(_)) => 69,
+            Self::Unreachable(_) => 69,
             Self::Engine(EngineError::Problems(_)) => 2,
             Self::Engine(EngineError::Scratch { .. } | EngineError::Keep(_)) => 74,
             Self::Output(OutputError::Io { source, .. })
@@ -59,7 +66,7 @@ impl Failure {
             Self::Output(_) => 2,
             Self::Flow(FlowError::Transport(TransportError::Read { .. })) => 2,
             Self::Flow(FlowError::Transport(TransportError::Write { .. })) | Self::Io(_) => 74,
-            Self::Flow(FlowError::Panicked(_)) | Self::Infra(_) => 1,
+            Self::Flow(FlowError::Panicked(_)) | Self::Infra(_) | Self::NotReady(_) => 1,
             Self::Signal(_, signal) => 128 + signal,
         }
     }

@@ -5,6 +5,7 @@ mod check_config;
 pub mod completions;
 mod dispatch;
 mod exit;
+mod healthcheck;
 pub mod progress;
 mod run;
 pub mod schema;

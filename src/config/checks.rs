@@ -25,6 +25,7 @@ impl Kind {
             Self::HashSeed => "must be \"random\" or a whole number from 0 to 4294967295, as text".into(),
             Self::Name => "must be a name of lower-case letters, digits and underscores".into(),
             Self::Directive => "must be an env-filter directive".into(),
+            Self::Listen => "must be empty or an IP address and a port".into(),
             Self::Echo => "must be \"all\", \"none\" or a list of field names".into(),
             Self::VariableNames => "must be a list of names of environment variables".into(),
             Self::Names => "must be a list of names of lower-case letters, digits and underscores".into(),
@@ -79,6 +80,7 @@ impl Kind {
             Self::Directive => {
                 !text.trim().is_empty() && tracing_subscriber::EnvFilter::try_new(text).is_ok()
             }
+            Self::Listen => text.is_empty() || text.parse::<std::net::SocketAddr>().is_ok(),
             Self::Echo => matches!(text, "all" | "none"),
             _ => false,
         }

@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Name,
     /// An env-filter directive.
     Directive,
+    /// Empty, or an address and a port.
+    Listen,
     /// `all`, `none` or a list of field names.
     Echo,
     /// A list of names of environment variables.
@@ -109,6 +111,7 @@ pub(super) const KEYS: &[Key] = &[
     key("telemetry.log_format", Kind::OneOf(&["text", "json"]), "\"text\""),
     key("telemetry.log_freq", Kind::Whole(1, 1_000_000_000), "1000"),
     key("telemetry.window_seconds", Kind::Number(0.1, DAY), "60"),
+    key("telemetry.listen", Kind::Listen, "\"127.0.0.1:9464\", or \"\" for none"),
     key("debug.dir", Kind::Text, "\"\" for none"),
     key("debug.error_dir", Kind::Text, "\"\" for none"),
 ];

@@ -44,7 +44,7 @@ pub struct Settings {
     pub environment: Environment,
     /// The broker.
     pub rabbitmq: RabbitMq,
-    /// Logs.
+    /// Logs, metrics and health.
     pub telemetry: Telemetry,
     /// Things kept for looking into later.
     pub debug: Debugging,
@@ -226,7 +226,7 @@ section! {
 }
 
 section! {
-    /// Logs.
+    /// Logs, metrics and health.
     Telemetry {
         /// What is logged: an env-filter directive.
         log: String = "info",
@@ -236,6 +236,8 @@ section! {
         log_freq: u32 = 1000u32,
         /// Seconds between two messages with timings.
         window_seconds: f64 = 60.0,
+        /// Where the service answers for its health and metrics over HTTP; empty is nowhere.
+        listen: String = "127.0.0.1:9464",
     }
 }
 

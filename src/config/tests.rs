@@ -142,6 +142,12 @@ fn the_table_of_keys_and_the_structs_agree() {
 #[case("environment.set = 3", "environment.set = 3 (from FILE): must be a table")]
 #[case("telemetry.log = \"a=b=c\"", "must be an env-filter directive")]
 #[case("telemetry.log_format = \"xml\"", "must be one of \"text\", \"json\"")]
+#[case(
+    "telemetry.listen = \"localhost\"",
+    "must be empty or an IP address and a port. Try: \"127.0.0.1:9464\""
+)]
+#[case("telemetry.listen = \"127.0.0.1\"", "must be empty or an IP address and a port")]
+#[case("telemetry.listen = \"127.0.0.1:65536\"", "must be empty or an IP address and a port")]
 #[case("telemetry.log_freq = 0", "must be a whole number from 1 to")]
 #[case("worker = 3", "worker = 3 (from FILE): must be a table. Try: a table [worker]")]
 #[case(
@@ -281,6 +287,8 @@ fn a_text_that_is_no_number_is_refused(#[case] text: &str) {
 #[case(
     "limits.default_timeout = 0.1\nworker.num_workers = 4\npipeline.echo_prediction = [\"id\", \"a\\\"b\"]"
 )]
+#[case("telemetry.listen = \"\"")]
+#[case("telemetry.listen = \"[::]:0\"")]
 #[case("pipeline.echo_prediction = \"none\"\nenvironment.pass = [\"A\"]\nsandbox.tier = \"none\"")]
 #[case("environment.set = { A = \"x # \\\"\\n\\u007f\\\\\", b = \"\" }")]
 fn what_is_rendered_loads_again(#[case] text: &str, #[values(false, true)] show_origin: bool) {

@@ -106,31 +106,40 @@ impl Summary {
 
     /// The report after `wall` of time.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "numbers of results are far below 2^53")]
     pub fn report(&self, wall: Duration) -> RunReport {
+        RunReport { timings: self.timings(wall), tasks: self.tasks.len() as u64, pass_at_k: self.pass_at_k() }
+    }
+
+    /// Counts and times after `wall` of time.
+    #[expect(clippy::cast_precision_loss, reason = "numbers of results are far below 2^53")]
+    pub(super) fn timings(&self, wall: Duration) -> TimingsMessage {
         let total = &self.stages.total;
         let num_results = self.results();
         let net_time = wall.as_secs_f64();
-        RunReport {
-            timings: TimingsMessage {
-                instance: self.instance.clone(),
-                timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-                num_results,
-                verdicts: self.verdicts.clone(),
-                net_time,
-                pure_exec_time: total.execute,
-                execution_time: total.wait + total.write + total.execute + total.cleanup,
-                writing_time: total.write,
-                preprocessing_time: total.preprocess,
-                postprocessing_time: total.postprocess,
-                stages: self.stages.summaries(),
-                recycled: self.recycled.clone(),
-                rate: if net_time > 0.0 { num_results as f64 / net_time } else { 0.0 },
-                ..TimingsMessage::default()
-            },
-            tasks: self.tasks.len() as u64,
-            pass_at_k: self.pass_at_k(),
+        TimingsMessage {
+            instance: self.instance.clone(),
+            timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            num_results,
+            verdicts: self.verdicts.clone(),
+            net_time,
+            pure_exec_time: total.execute,
+            execution_time: total.wait + total.write + total.execute + total.cleanup,
+            writing_time: total.write,
+            preprocessing_time: total.preprocess,
+            postprocessing_time: total.postprocess,
+            stages: self.stages.summaries(),
+            recycled: self.recycled.clone(),
+            rate: if net_time > 0.0 { num_results as f64 / net_time } else { 0.0 },
+            ..TimingsMessage::default()
         }
+    }
+
+    /// As new, for the same instance.
+    pub(super) fn clear(&mut self) {
+        self.verdicts.clear();
+        self.tasks.clear();
+        self.stages.clear();
+        self.recycled.clear();
     }
 
     #[expect(clippy::cast_precision_loss, reason = "numbers of results are far below 2^53")]

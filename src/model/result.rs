@@ -205,6 +205,26 @@ pub struct StageTimings {
     pub net: f64,
 }
 
+impl StageTimings {
+    /// How many stages there are, `net` among them.
+    pub const STAGES: usize = 8;
+
+    /// Each stage by its name on the wire.
+    #[must_use]
+    pub fn parts(&self) -> [(&'static str, f64); Self::STAGES] {
+        [
+            ("queue", self.queue),
+            ("preprocess", self.preprocess),
+            ("write", self.write),
+            ("wait", self.wait),
+            ("execute", self.execute),
+            ("cleanup", self.cleanup),
+            ("postprocess", self.postprocess),
+            ("net", self.net),
+        ]
+    }
+}
+
 /// Who made a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerStamp {
@@ -287,5 +307,16 @@ mod tests {
         assert_ne!(result_id("a", b"x"), result_id("a", b"y"));
         assert_ne!(result_id("a", b"x"), result_id("b", b"x"));
         assert_eq!(result_id("a", b"x").to_string(), "0db94ae0-ade1-579e-8fb1-cf857a56519f");
+    }
+
+    #[test]
+    fn the_stages_are_the_fields_on_the_wire() {
+        let fields = ["queue", "preprocess", "write", "wait", "execute", "cleanup", "postprocess", "net"];
+        let values = fields.iter().zip(1..).map(|(name, value)| ((*name).to_owned(), value.into()));
+        let wire: Map<String, Value> = values.collect();
+        let timings: StageTimings = serde_json::from_value(Value::Object(wire)).unwrap();
+        assert_eq!(timings.parts().map(|(name, _)| name), fields);
+        assert_eq!(timings.parts().map(|(_, value)| value), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        assert_eq!(serde_json::to_value(timings).unwrap().as_object().unwrap().len(), fields.len());
     }
 }

@@ -1,4 +1,14 @@
-//! Logging. Standard output belongs to results: everything else goes to standard error.
+//! Logging, metrics and health. It observes and decides nothing.
+//!
+//! Standard output belongs to results: everything else goes to standard error.
+
+mod health;
+mod metrics;
+mod server;
+
+pub use health::{Health, Readiness, Stage};
+pub use metrics::{Link, Metrics, PublishedAs, SettledAs};
+pub use server::{ListenError, Refresh, listen, serve_http};
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, PoisonError};
