@@ -27,6 +27,8 @@
 
 mod engine;
 mod execute;
+mod serve;
 
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use execute::{ApiError, OverallExecutionResults, execute_predictions, execute_predictions_blocking};
+pub use serve::{ServeError, serve};

@@ -9,6 +9,8 @@ mod healthcheck;
 pub mod progress;
 mod run;
 pub mod schema;
+mod serve;
+mod signals;
 pub mod table;
 
 pub use dispatch::main;
