@@ -1,6 +1,5 @@
 //! The service: from RabbitMQ to RabbitMQ.
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -159,23 +158,21 @@ pub async fn serve(
 }
 
 /// What runs gets so long once draining has begun.
-fn deadline(
+async fn deadline(
     draining: CancellationToken,
     forced: CancellationToken,
     limit: Duration,
     stop: CancellationToken,
-) -> impl Future<Output = ()> {
-    async move {
-        let late = async {
-            draining.cancelled().await;
-            tokio::time::sleep(limit).await;
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = late => {
-                tracing::warn!(?limit, "what still runs is given up (rabbitmq.drain_seconds)");
-                forced.cancel();
-            }
+) {
+    let late = async {
+        draining.cancelled().await;
+        tokio::time::sleep(limit).await;
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = late => {
+            tracing::warn!(?limit, "what still runs is given up (rabbitmq.drain_seconds)");
+            forced.cancel();
         }
     }
 }

@@ -63,9 +63,9 @@ fn record(metrics: &Metrics) {
     let timings = StageTimings { execute: 0.25, net: f64::INFINITY, queue: f64::NAN, ..Default::default() };
     metrics.result(Verdict::Passed, &timings);
     metrics.redelivered(1);
-    SettledAs::ALL.into_iter().for_each(|kind| metrics.settled(kind));
+    SettledAs::ALL.into_iter().for_each(|kind| metrics.settled(kind, 1));
     metrics.parked("undecodable");
-    PublishedAs::ALL.into_iter().for_each(|outcome| metrics.published(outcome));
+    PublishedAs::ALL.into_iter().for_each(|outcome| metrics.published(outcome, 1));
     metrics.unconfirmed(7);
     metrics.unsettled(8);
     metrics.slots(4);

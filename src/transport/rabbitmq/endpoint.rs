@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::broker::{Broker, bounded};
 use super::consumer::{Consumer, Intake};
 use super::link::Link;
-use super::properties::{attempt_of, envelope, message};
+use super::properties::{attempt_of, message};
 use super::publisher::{Order, Publisher};
 use crate::transport::{BodyError, Delivery, Outgoing, Receipt, Settlement, Sink, Source, TransportError};
 
@@ -212,10 +212,9 @@ impl RabbitMqSource {
     }
 
     fn delivery(&mut self, intake: Intake) -> Delivery {
-        let Intake { class, delivery, arrived } = intake;
+        let Intake { delivery, envelope, arrived } = intake;
         let sequence = self.sequence;
         self.sequence += 1;
-        let envelope = envelope(&class, &delivery);
         let redelivered = delivery.redelivered || envelope.handed_over > 0;
         if redelivered {
             self.stats.redelivered.fetch_add(1, Ordering::Relaxed);
@@ -230,7 +229,7 @@ impl RabbitMqSource {
         self.stats.held().insert(sequence, arrived);
         Delivery {
             sequence,
-            origin: format!("{class}#{}", delivery.delivery_tag),
+            origin: format!("{}#{}", envelope.class, delivery.delivery_tag),
             body,
             arrived,
             attempt: attempt_of(&delivery.properties),

@@ -3,9 +3,12 @@
 
 mod broker;
 mod client;
+mod faults;
 mod ledger;
 mod node;
 mod proxy;
+mod serve;
+mod service;
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
