@@ -6,6 +6,7 @@ mod examples;
 mod faults;
 mod humaneval;
 mod layers;
+mod rabbit;
 mod support;
 mod verdicts;
 mod wire;
