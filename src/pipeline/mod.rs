@@ -9,7 +9,7 @@ mod keep;
 mod limits;
 mod process;
 
-pub use decode::{Decoded, Framing, Incoming, Undecodable, decode};
+pub use decode::{Decoded, Framing, Incoming, Undecodable, decode, id_of};
 pub use gate::{Gate, Turn};
 pub use keep::Keep;
 pub use limits::LimitSettings;
