@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::args::RunArgs;
 use super::exit::Failure;
 use super::progress::{Progress, ProgressKind};
+use super::signals::Signals;
 use super::table;
 use crate::api::{Engine, EngineOptions};
 use crate::config::{Override, Settings, Sources, load};
@@ -26,9 +25,6 @@ use crate::transport::{
     DoneIds, JsonlSink, JsonlSource, OutputError, OutputMode, Prepared, TransportError, prepare_output,
     stdout_is_input,
 };
-
-/// How long what runs may take to finish after the first signal.
-const DRAIN_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Runs every prediction of the inputs.
 ///
@@ -50,7 +46,7 @@ pub(super) fn run(file: Option<PathBuf>, args: &RunArgs) -> Result<(), Failure> 
 
 /// One thread serves about 4,000 executions a second, and takes less from the programs than several
 /// that wake each other: one for every 16 workers.
-fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
+pub(super) fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
     let threads = workers.div_ceil(16);
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
@@ -206,47 +202,4 @@ fn open_output(args: &RunArgs, summary: &mut Summary) -> Result<(JsonlSink, Done
         None => JsonlSink::file(path, true),
     };
     Ok((sink.map_err(flow)?, resumed.done))
-}
-
-/// The first SIGINT or SIGTERM drains, a second one forces.
-struct Signals {
-    tracker: TaskTracker,
-    ended: CancellationToken,
-    seen: Arc<Mutex<Option<(&'static str, u8)>>>,
-}
-
-impl Signals {
-    fn listen(draining: CancellationToken, forced: CancellationToken) -> Result<Self, Failure> {
-        let fail = |error: std::io::Error| Failure::Io(format!("signals cannot be received: {error}"));
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
-        let (tracker, ended) = (TaskTracker::new(), CancellationToken::new());
-        let seen = Arc::new(Mutex::new(None));
-        let (first, stop) = (Arc::clone(&seen), ended.clone());
-        tracker.spawn(async move {
-            for times in 0..2 {
-                let name = tokio::select! {
-                    _ = interrupt.recv() => ("SIGINT", 2),
-                    _ = terminate.recv() => ("SIGTERM", 15),
-                    () = tokio::time::sleep(DRAIN_LIMIT), if times > 0 => ("SIGTERM", 15),
-                    () = stop.cancelled() => return,
-                };
-                if times > 0 {
-                    return forced.cancel();
-                }
-                *first.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(name);
-                draining.cancel();
-                say(&format!("evalmill: {}: finishing what runs; once more gives it up\n", name.0));
-            }
-        });
-        Ok(Self { tracker, ended, seen })
-    }
-
-    /// Stops listening; the first signal, where there was one.
-    async fn stop(self) -> Option<(&'static str, u8)> {
-        self.ended.cancel();
-        self.tracker.close();
-        self.tracker.wait().await;
-        *self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
 }
