@@ -1,11 +1,11 @@
 //! The broker of the tests: a node, a proxy before it, a client, and the ledger. Here is what shows
 //! that these work.
 
-mod broker;
-mod client;
+pub(crate) mod broker;
+pub(crate) mod client;
 mod ledger;
-mod node;
-mod proxy;
+pub(crate) mod node;
+pub(crate) mod proxy;
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
