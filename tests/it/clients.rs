@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::rabbit::broker::Vhost;
-use crate::rabbit::client::{Client, PREDICTIONS, RESULTS};
+use crate::rabbit::client::{Client, Message, PREDICTIONS, RESULTS};
 use crate::rabbit::node::Node;
 use crate::rabbit::proxy::Proxy;
 use crate::support::{evalmill, eventually};
@@ -125,7 +125,7 @@ async fn what_is_published_arrives_as_it_is() {
     assert!(stderr.contains("a.jsonl:2 is not published: not JSON"), "{stderr}");
     assert!(stderr.contains("2 published in "), "{stderr}");
     let got = client.drain(WORK).await.unwrap();
-    assert_eq!(got.iter().map(|m| m.input_id()).collect::<Vec<_>>(), ["a", "a.jsonl:4"]);
+    assert_eq!(got.iter().map(Message::input_id).collect::<Vec<_>>(), ["a", "a.jsonl:4"]);
     assert_eq!(got[0].body, br#"{"id": "a",  "prediction": {"f": 1.10}}"#);
     let properties = &got[0].properties;
     assert_eq!(properties.kind().as_ref().unwrap().as_str(), "prediction.v1");
@@ -258,7 +258,7 @@ async fn a_lost_link_loses_nothing() {
     assert_eq!(out.status.code(), Some(0), "{stderr}");
     assert!(stderr.contains("600 published") && stderr.contains("2 times connected again"), "{stderr}");
     let ids: std::collections::BTreeSet<_> =
-        client.drain(WORK).await.unwrap().iter().map(|message| message.input_id()).collect();
+        client.drain(WORK).await.unwrap().iter().map(Message::input_id).collect();
     assert_eq!(ids.len(), 600);
 }
 
@@ -318,7 +318,7 @@ async fn parked_predictions_are_shown_and_sent_again() {
     );
     assert!(work[0].header("x-attempt").is_none() && work[0].header("x-reason").is_none());
     let left = client.drain(PARKING).await.unwrap();
-    assert_eq!(left.iter().map(|message| message.input_id()).collect::<Vec<_>>(), ["c"]);
+    assert_eq!(left.iter().map(Message::input_id).collect::<Vec<_>>(), ["c"]);
 }
 
 #[rstest]
