@@ -88,7 +88,9 @@ pub enum PublishEvent<'a> {
 /// waited for, for a while, or until `forced` is cancelled.
 ///
 /// A broker that is lost on the way is waited for, and what it has not confirmed is sent again: a row can
-/// arrive twice, and has the same id then.
+/// arrive twice, and has the same id then. Once a second one has to reach a queue, and at the end the queue
+/// has to be there: where somebody deletes it on the way, what was confirmed since the last such look can be
+/// gone with it.
 ///
 /// # Errors
 /// The broker cannot be used at the start, the input breaks off, or the progress file cannot be written.

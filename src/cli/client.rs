@@ -14,7 +14,9 @@ pub(super) fn settings(file: Option<PathBuf>, overrides: Vec<Override>) -> Resul
     let mut sources = Sources::from_process(file);
     sources.overrides = overrides;
     let settings = load(&sources)?.settings;
-    start_logging(&settings.telemetry.log, settings.telemetry.log_format).map_err(Failure::Usage)?;
+    // What the AMQP library logs as errors, the commands say themselves, once. Who names it gets it.
+    let filter = format!("lapin=off,{}", settings.telemetry.log);
+    start_logging(&filter, settings.telemetry.log_format).map_err(Failure::Usage)?;
     Ok(settings)
 }
 
