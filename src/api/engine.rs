@@ -24,6 +24,18 @@ const MIB: u64 = 1 << 20;
 pub struct EngineOptions {
     /// What the bytes of a message are.
     pub framing: Framing,
+    /// What has not begun so long after it came is given back.
+    pub max_wait: Option<Duration>,
+    /// Most bytes of a result.
+    pub max_result_bytes: Option<usize>,
+}
+
+impl EngineOptions {
+    /// For an input that waits as long as it takes, and a sink that takes any result.
+    #[must_use]
+    pub fn new(framing: Framing) -> Self {
+        Self { framing, max_wait: None, max_result_bytes: None }
+    }
 }
 
 /// The engine cannot start.
@@ -111,6 +123,8 @@ impl Engine {
                 echo: settings.pipeline.echo_prediction.clone(),
                 // One more than there are workers: the next prediction waits where a worker comes free.
                 slots: (settings.num_workers() + 1).min(cap),
+                max_wait: options.max_wait,
+                max_result_bytes: options.max_result_bytes,
                 instance: instance(),
                 tier: tier.name().to_owned(),
                 keep,
@@ -149,6 +163,12 @@ impl Engine {
     #[must_use]
     pub fn tracker(&self) -> TaskTracker {
         self.tracker.clone()
+    }
+
+    /// The workers.
+    #[must_use]
+    pub fn pool(&self) -> WorkerPool {
+        self.pool.clone()
     }
 
     /// What became of workers so far.

@@ -66,7 +66,7 @@ where
     let mut registry = Registry::default();
     registry.add(OWN, Arc::new(Pair(preprocessor, postprocessor)));
     let framing = Framing::Payload { preprocessor: OWN.to_owned(), id_field: "id".to_owned() };
-    let engine = Engine::start_with(&config, EngineOptions { framing }, registry).await?;
+    let engine = Engine::start_with(&config, EngineOptions::new(framing), registry).await?;
     let mut source = MemorySource::new(predictions.iter().map(|row| row.to_string().into_bytes()));
     let mut sink = MemorySink::default();
     let mut summary = Summary::default();

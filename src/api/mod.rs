@@ -33,6 +33,7 @@ mod execute;
 mod ledger;
 mod publish;
 mod rows;
+mod serve;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Snapshot};
 pub use client::{broker, run_key};
@@ -42,3 +43,4 @@ pub use execute::{ApiError, OverallExecutionResults, execute_predictions, execut
 pub use ledger::{Ledger, Taken, read_ids};
 pub use publish::{PublishError, PublishEvent, PublishOptions, Published, publish};
 pub use rows::{Row, frame};
+pub use serve::{ServeError, serve};

@@ -22,6 +22,15 @@ Exit codes:
   130  ended by SIGINT
   143  ended by SIGTERM";
 
+const SERVE_EXIT_CODES: &str = "\
+Exit codes:
+    0  told to stop, and everything that ran was finished
+    1  internal error
+   69  unavailable: the interpreter, the workers, or the address for health and metrics
+   78  configuration
+  130  a second SIGINT, or the time to drain was over: what ran was given up
+  143  the same with SIGTERM";
+
 const HEALTHCHECK_EXIT_CODES: &str = "\
 Exit codes:
     0  ready
@@ -72,6 +81,9 @@ pub enum Command {
         #[command(subcommand)]
         what: ParkingCommand,
     },
+    /// Judge what comes in over RabbitMQ, and publish results, until told to stop.
+    #[command(after_help = SERVE_EXIT_CODES)]
+    Serve(ServeArgs),
     /// Ask a running service whether it is ready.
     #[command(after_help = HEALTHCHECK_EXIT_CODES)]
     Healthcheck {
@@ -95,6 +107,14 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
+}
+
+/// What `serve` is told.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// How many run at the same time [worker.num_workers].
+    #[arg(long, value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
 }
 
 /// A message with a schema.

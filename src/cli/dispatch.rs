@@ -6,7 +6,9 @@ use clap::Parser as _;
 
 use super::args::{Cli, Command};
 use super::exit::{Failure, report};
-use super::{check_config, collect, completions, healthcheck, parking, publish, run, schema, topology};
+use super::{
+    check_config, collect, completions, healthcheck, parking, publish, run, schema, serve, topology,
+};
 
 /// Runs the program with its command line.
 #[must_use]
@@ -22,6 +24,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     };
     match cli.command {
         Command::Run(args) => run::run(cli.config, &args),
+        Command::Serve(args) => serve::serve(cli.config, &args),
         Command::Topology { apply } => topology::topology(cli.config, apply),
         Command::Publish(args) => publish::publish(cli.config, &args),
         Command::Collect(args) => collect::collect(cli.config, &args),

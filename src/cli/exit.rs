@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
-use crate::api::EngineError;
+use crate::api::{EngineError, ServeError};
 use crate::config::Problems;
 use crate::service::FlowError;
 use crate::transport::rabbitmq::{BrokerError, Fault};
@@ -28,6 +28,9 @@ pub(super) enum Failure {
     /// The flow broke off: 1, or 74 where the output failed.
     #[error(transparent)]
     Flow(#[from] FlowError),
+    /// The service cannot start: 69 or 78, or what its parts say.
+    #[error(transparent)]
+    Serve(ServeError),
     /// Input or output of another sort: 74.
     #[error("{0}")]
     Io(String),
@@ -53,6 +56,16 @@ pub(super) enum Failure {
     Infra(u64),
 }
 
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Engine(error) => error.into(),
+            ServeError::Flow(error) => error.into(),
+            other => Self::Serve(other),
+        }
+    }
+}
+
 impl Failure {
     /// The exit code.
     #[must_use]
@@ -61,13 +74,14 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Config(_) => 78,
             Self::Engine(EngineError::Workers(_) | EngineError::Interpreter(_) | EngineError::Tier(_)) => 69,
-            Self::Unreachable(_) => 69,
             Self::Broker(error) => match error.fault() {
                 Fault::Unreachable => 69,
                 Fault::Denied => 77,
                 Fault::Configuration => 78,
                 Fault::Value => 2,
             },
+            Self::Unreachable(_) | Self::Serve(ServeError::Listen(_)) => 69,
+            Self::Serve(_) => 78,
             Self::Engine(EngineError::Problems(_)) => 2,
             Self::Engine(EngineError::Scratch { .. } | EngineError::Keep(_)) => 74,
             Self::Output(OutputError::Io { source, .. })

@@ -15,6 +15,7 @@ pub mod progress;
 mod publish;
 mod run;
 pub mod schema;
+mod serve;
 mod signals;
 pub mod table;
 mod topology;

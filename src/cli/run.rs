@@ -76,7 +76,7 @@ async fn run_async(settings: &Settings, args: &RunArgs) -> Result<(), Failure> {
         },
         None => Framing::Message,
     };
-    let engine = Engine::start(settings, EngineOptions { framing }).await?;
+    let engine = Engine::start(settings, EngineOptions::new(framing)).await?;
     let result = with_engine(settings, args, &engine, &mut source, started).await;
     engine.shutdown().await;
     result

@@ -8,6 +8,7 @@ mod gate;
 mod keep;
 mod limits;
 mod process;
+mod report;
 
 pub use decode::{Decoded, Framing, Incoming, Undecodable, decode, id_of};
 pub use gate::{Gate, Turn};

@@ -10,12 +10,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::report::{encoded, reason};
 use super::{Decoded, Framing, Incoming, Keep, LimitSettings, Turn, Undecodable};
 use crate::config::Echo;
 use crate::executor::{Execute, Executed, Job, Rules};
 use crate::model::{
-    CommandResult, Executable, ExecutionResult, Judged, ResultMessage, ResultSchema, StageTimings,
-    Termination, Verdict, WorkerStamp, judge,
+    Executable, ExecutionResult, Judged, ResultMessage, ResultSchema, StageTimings, Verdict, WorkerStamp,
+    judge,
 };
 use crate::processors::{Judgement, Prepared, Processor, Registry, Task, UnknownProcessor};
 use crate::worker::protocol::RunLimits;
@@ -33,6 +34,10 @@ pub struct PipelineSettings {
     pub echo: Echo,
     /// Predictions executed at the same time.
     pub slots: usize,
+    /// What has not begun so long after it came is given back; `None`: it may wait for ever.
+    pub max_wait: Option<Duration>,
+    /// Most bytes of an encoded result: what does not fit loses its echo, outputs and files.
+    pub max_result_bytes: Option<usize>,
     /// Who makes the results.
     pub instance: String,
     /// The sandbox tier in force.
@@ -121,6 +126,12 @@ impl<E: Execute> Pipeline<E> {
         self.registry.get(name).map(drop)
     }
 
+    /// Predictions that are executed at the moment.
+    #[must_use]
+    pub fn busy_slots(&self) -> usize {
+        self.settings.slots.max(1) - self.slots.available_permits()
+    }
+
     /// Who makes the results.
     #[must_use]
     pub fn instance(&self) -> &str {
@@ -173,6 +184,7 @@ impl<E: Execute> Pipeline<E> {
                     biased;
                     () = draining.cancelled() => return None,
                     slot = self.slot(turn) => slot?,
+                    () = until(self.settings.max_wait.map(|wait| incoming.arrived + wait)) => return None,
                 };
                 timings.wait = waiting.elapsed().as_secs_f64();
                 let executed = self.execute(incoming, tasks, limits, &mut timings).await;
@@ -371,8 +383,7 @@ impl<E: Execute> Pipeline<E> {
                 contended: ending.contended,
             },
         };
-        // Every value in it is a map with text keys, a number or a text: encoding cannot fail.
-        let body = serde_json::to_vec(&message).unwrap_or_default();
+        let (message, body) = encoded(message, self.settings.max_result_bytes);
         Processed {
             body,
             result_id: message.result_id,
@@ -383,6 +394,13 @@ impl<E: Execute> Pipeline<E> {
             run: message.run,
             timings,
         }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -452,33 +470,4 @@ fn prepare(
         ready.push((executable, rules));
     }
     Ok(Ok((ready, limits)))
-}
-
-/// For people: why the kernel's observation decided.
-fn reason(verdict: Verdict, executions: &[ExecutionResult]) -> Option<String> {
-    let commands = || executions.iter().flat_map(|execution| &execution.command_results);
-    // The command that decided: the first that alone gives this verdict.
-    let decided = |command: &&CommandResult| match verdict {
-        Verdict::TimedOut => command.timed_out,
-        Verdict::MemoryExceeded => command.termination == Termination::MemoryLimit,
-        Verdict::OutputExceeded => command.termination == Termination::OutputLimit,
-        Verdict::Crashed => matches!(
-            command.termination,
-            Termination::Signalled | Termination::ProcessLimit | Termination::WorkerLost
-        ),
-        _ => command.had_error,
-    };
-    let command = commands().find(decided)?;
-    match verdict {
-        Verdict::TimedOut | Verdict::MemoryExceeded | Verdict::OutputExceeded => {
-            Some(format!("{} after {:.3} s", command.termination, command.runtime))
-        }
-        Verdict::Crashed => Some(match (&command.detail, command.signal, command.termination) {
-            (Some(detail), _, _) => detail.clone(),
-            (None, Some(signal), Termination::Signalled) => format!("ended by signal {signal}"),
-            (None, _, termination) => termination.to_string(),
-        }),
-        Verdict::Failed => command.detail.clone(),
-        _ => None,
-    }
 }

@@ -83,10 +83,6 @@ pub struct Flow<'a, E> {
 /// for what is buffered: whoever forces does not wait for a reader that has stopped.
 const FORCED_FLUSH: Duration = Duration::from_secs(2);
 
-/// A message that was handed over so often without being settled is run with no other beside it: it
-/// may be the one that takes the service down.
-const SUSPECT_AFTER: u32 = 3;
-
 /// Runs until the source ends, or it is told to stop.
 ///
 /// # Errors
@@ -254,7 +250,7 @@ where
     fn took(&mut self, delivery: Delivery, turns: &watch::Receiver<Gate>) {
         self.unsettled += 1;
         self.body_bytes += body_len(&delivery);
-        if delivery.envelope.as_ref().is_some_and(|envelope| envelope.handed_over >= SUSPECT_AFTER) {
+        if delivery.envelope.as_ref().is_some_and(|envelope| envelope.is_suspect()) {
             self.suspects.push_back(delivery);
         } else {
             self.start(delivery, turns);

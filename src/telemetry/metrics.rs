@@ -172,7 +172,7 @@ impl Metrics {
             slots_busy: add(to, "slots_busy", "Predictions that run"),
             connection_up: add(to, "connection_up", "1 while there is a connection to the broker"),
             connection_blocked: add(to, "connection_blocked", "1 while the broker takes no messages"),
-            reconnects: add(to, "reconnects", "Connections made in place of one that was lost"),
+            reconnects: add(to, "reconnects", "Connections that were lost, to be made again"),
             recycled: add(to, "recycled", "Workers replaced"),
             launcher_restarts: add(
                 to,
@@ -206,14 +206,14 @@ impl Metrics {
         }
     }
 
-    /// A delivery came that was delivered before.
-    pub fn redelivered(&self) {
-        self.0.redeliveries.inc();
+    /// Deliveries so far that had been handed over before.
+    pub fn redelivered(&self, count: u64) {
+        raise(&self.0.redeliveries, count);
     }
 
-    /// A delivery ended.
-    pub fn settled(&self, kind: SettledAs) {
-        self.0.settlements.get_or_create(&[("kind", kind.as_str())]).inc();
+    /// Deliveries so far that ended this way.
+    pub fn settled(&self, kind: SettledAs, count: u64) {
+        raise(&self.0.settlements.get_or_create(&[("kind", kind.as_str())]), count);
     }
 
     /// A delivery was put aside; `reason` is one of a few names of ours.
@@ -221,9 +221,9 @@ impl Metrics {
         self.0.parked.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// It is known what became of a published message.
-    pub fn published(&self, outcome: PublishedAs) {
-        self.0.published.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    /// Published messages so far of which this became.
+    pub fn published(&self, outcome: PublishedAs, count: u64) {
+        raise(&self.0.published.get_or_create(&[("outcome", outcome.as_str())]), count);
     }
 
     /// How many published messages wait for their confirmation.
@@ -256,9 +256,9 @@ impl Metrics {
         self.0.connection_blocked.get_or_create(&[("link", link.as_str())]).set(blocked.into());
     }
 
-    /// A connection was made in place of one that was lost.
-    pub fn reconnected(&self, link: Link) {
-        self.0.reconnects.get_or_create(&[("link", link.as_str())]).inc();
+    /// Connections lost so far.
+    pub fn reconnected(&self, link: Link, count: u64) {
+        raise(&self.0.reconnects.get_or_create(&[("link", link.as_str())]), count);
     }
 
     /// Workers replaced since the start of the pool, by reason.

@@ -62,17 +62,17 @@ fn series_are_there_from_the_start_and_move(#[case] name: &str, #[case] first: f
 fn record(metrics: &Metrics) {
     let timings = StageTimings { execute: 0.25, net: f64::INFINITY, queue: f64::NAN, ..Default::default() };
     metrics.result(Verdict::Passed, &timings);
-    metrics.redelivered();
-    SettledAs::ALL.into_iter().for_each(|kind| metrics.settled(kind));
+    metrics.redelivered(1);
+    SettledAs::ALL.into_iter().for_each(|kind| metrics.settled(kind, 1));
     metrics.parked("undecodable");
-    PublishedAs::ALL.into_iter().for_each(|outcome| metrics.published(outcome));
+    PublishedAs::ALL.into_iter().for_each(|outcome| metrics.published(outcome, 1));
     metrics.unconfirmed(7);
     metrics.unsettled(8);
     metrics.slots(4);
     metrics.slots_busy(3);
     metrics.connection_up(Link::Consume, true);
     metrics.connection_blocked(Link::Publish, true);
-    metrics.reconnected(Link::Publish);
+    metrics.reconnected(Link::Publish, 1);
     metrics.recycled(BTreeMap::from([("age", 3), ("memory", 1)]));
     metrics.launcher_restarts(2);
     metrics.oldest_in_flight(Some(Duration::from_millis(1500)));

@@ -58,6 +58,19 @@ pub struct Envelope {
     pub trace: (Option<String>, Option<String>),
 }
 
+/// A message that was handed over so often without being settled may be the one that takes services
+/// down.
+const SUSPECT_AFTER: u32 = 3;
+
+impl Envelope {
+    /// Whether it must be taken and run with no other beside it: where it takes the service down, its
+    /// neighbours would be counted as handed over again, too, and in the end be given up with it.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.handed_over >= SUSPECT_AFTER
+    }
+}
+
 /// Why one message could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BodyError {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::stream::{BoxStream, SelectAll, StreamExt as _};
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Event, message::Delivery};
 use tokio::sync::{Notify, mpsc};
@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 use super::broker::{Broker, BrokerError, RPC_LIMIT, Role, bounded, short};
 use super::endpoint::Stats;
 use super::link::{LinkEvent, LinkSetter};
+use super::properties::envelope;
 use super::topology::{apply, items, work_queue};
+use crate::transport::Envelope;
 use crate::util::retry::Retry;
 
 const RETRY_INITIAL: Duration = Duration::from_millis(200);
@@ -24,16 +26,33 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at whether the link is still there.
 const TICK: Duration = Duration::from_millis(500);
 
-/// A delivery with its class.
+/// A delivery with what came with it.
 #[derive(Debug)]
 pub(super) struct Intake {
-    pub(super) class: Arc<str>,
     pub(super) delivery: Delivery,
+    pub(super) envelope: Envelope,
     pub(super) arrived: Instant,
 }
 
-/// What a consumer's stream yields; the end is an item of its own.
-type Item = (Arc<str>, Option<lapin::Result<Delivery>>);
+/// What a consumer's stream yields: which consumer of which class, and a delivery; the end is an item
+/// of its own.
+type Item = ((usize, u64), Option<lapin::Result<Delivery>>);
+
+/// The consumer of one class, or rather the latest of them: the prefetch is a consumer's for life.
+struct ClassConsumer {
+    class: String,
+    channel: Channel,
+    number: u64,
+    /// It takes one delivery at a time, until one comes that is not suspect: a message that takes the
+    /// service down must not take a whole prefetch of others with it.
+    careful: bool,
+}
+
+impl ClassConsumer {
+    fn tag(&self) -> String {
+        format!("{}-{}", self.class, self.number)
+    }
+}
 
 pub(super) struct Consumer {
     pub(super) broker: Broker,
@@ -76,13 +95,14 @@ impl Consumer {
         let mut events = pin!(connection.events_listener());
         let settings = &self.broker.settings;
         apply(&connection, &items(settings), settings.topology).await?;
-        let mut channels = Vec::new();
+        let mut consumers = Vec::new();
         let mut streams: SelectAll<BoxStream<'static, Item>> = SelectAll::new();
         if !self.drain.is_cancelled() {
-            for class in &settings.classes {
+            for (index, class) in settings.classes.iter().enumerate() {
                 let channel = bounded("open a channel", RPC_LIMIT, connection.create_channel()).await?;
-                streams.push(self.consume(&channel, class).await?);
-                channels.push((channel, short("a consumer's tag", class)?));
+                let consumer = ClassConsumer { class: class.clone(), channel, number: 0, careful: true };
+                streams.push(self.consume(index, &consumer).await?);
+                consumers.push(consumer);
             }
         }
         self.link.tell(LinkEvent::Connected);
@@ -100,9 +120,8 @@ impl Consumer {
                 () = self.drain.cancelled(), if !draining => {
                     draining = true;
                     waiting = None;
-                    for (channel, tag) in &channels {
-                        let cancel = channel.basic_cancel(tag.clone(), BasicCancelOptions::default());
-                        bounded("cancel a consumer", RPC_LIMIT, cancel).await?;
+                    for consumer in &consumers {
+                        cancel(consumer).await?;
                     }
                 }
                 () = self.trouble.notified() => {
@@ -118,7 +137,7 @@ impl Consumer {
                     None => return Err(BrokerError::Ended("the consuming link ended".into())),
                 },
                 _ = tick.tick() => {
-                    let dead = channels.iter().any(|(channel, _)| !channel.status().connected());
+                    let dead = consumers.iter().any(|consumer| !consumer.channel.status().connected());
                     if dead || !connection.status().connected() {
                         return Err(BrokerError::Ended("the consuming link is closed".into()));
                     }
@@ -129,38 +148,67 @@ impl Consumer {
                     _ => self.stop.cancelled().await,
                 },
                 item = streams.next(), if waiting.is_none() && !streams.is_empty() => match item {
-                    // Given back when the connection is closed.
-                    Some((_, Some(Ok(_)))) if draining => {}
-                    Some((class, Some(Ok(delivery)))) => {
-                        waiting = Some(Intake { class, delivery, arrived: Instant::now() });
-                    }
-                    Some((class, Some(Err(source)))) => {
-                        return Err(BrokerError::Call { what: format!("consume {}", work_queue(&class)), source });
-                    }
-                    Some((_, None)) | None if draining => {}
-                    Some((class, None)) => {
-                        let queue = work_queue(&class);
-                        return Err(BrokerError::Ended(format!("the broker ended the consumer of {queue}")));
-                    }
+                    // What was delivered meanwhile is given back when the connection is closed.
+                    _ if draining => {}
                     None => return Err(BrokerError::Ended("every consumer ended".into())),
+                    Some((_, Some(Err(source)))) => {
+                        return Err(BrokerError::Call { what: "consume".into(), source });
+                    }
+                    Some(((index, number), item)) => {
+                        let Some(consumer) = consumers.get_mut(index) else { continue };
+                        let latest = consumer.number == number;
+                        match item {
+                            Some(Ok(delivery)) if latest => {
+                                let envelope = envelope(&consumer.class, &delivery);
+                                if envelope.is_suspect() != consumer.careful {
+                                    cancel(consumer).await?;
+                                    consumer.number += 1;
+                                    consumer.careful = envelope.is_suspect();
+                                    streams.push(self.consume(index, consumer).await?);
+                                }
+                                waiting = Some(Intake { delivery, envelope, arrived: Instant::now() });
+                            }
+                            // Taken by a consumer that took too many.
+                            Some(Ok(delivery)) => {
+                                let options = BasicNackOptions { multiple: false, requeue: true };
+                                bounded("give back", RPC_LIMIT, delivery.acker.nack(options)).await?;
+                            }
+                            None if latest => {
+                                let queue = work_queue(&consumer.class);
+                                return Err(BrokerError::Ended(format!("the broker ended the consumer of {queue}")));
+                            }
+                            Some(Err(_)) | None => {}
+                        }
+                    }
                 },
             }
         }
     }
 
-    async fn consume(&self, channel: &Channel, class: &str) -> Result<BoxStream<'static, Item>, BrokerError> {
+    async fn consume(
+        &self,
+        index: usize,
+        consumer: &ClassConsumer,
+    ) -> Result<BoxStream<'static, Item>, BrokerError> {
         let classes = u16::try_from(self.broker.settings.classes.len()).unwrap_or(u16::MAX).max(1);
-        let prefetch = (self.prefetch / classes).max(1);
+        let prefetch = if consumer.careful { 1 } else { (self.prefetch / classes).max(1) };
+        let channel = &consumer.channel;
         let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
         bounded("set the prefetch", RPC_LIMIT, qos).await?;
-        let queue = short("a queue's name", &work_queue(class))?;
-        let tag = short("a consumer's tag", class)?;
+        let queue = work_queue(&consumer.class);
+        let what = format!("consume {queue}");
+        let (queue, tag) = (short("a queue's name", &queue)?, short("a consumer's tag", &consumer.tag())?);
         let options = BasicConsumeOptions::default();
         let consume = channel.basic_consume(queue, tag, options, FieldTable::default());
-        let stream = bounded(&format!("consume {}", work_queue(class)), RPC_LIMIT, consume).await?;
-        let class: Arc<str> = class.into();
-        let end = Arc::clone(&class);
-        let items = stream.map(move |delivery| (Arc::clone(&class), Some(delivery)));
-        Ok(items.chain(futures::stream::once(async move { (end, None) })).boxed())
+        let stream = bounded(&what, RPC_LIMIT, consume).await?;
+        let which = (index, consumer.number);
+        let items = stream.map(move |delivery| (which, Some(delivery)));
+        Ok(items.chain(futures::stream::once(async move { (which, None) })).boxed())
     }
+}
+
+async fn cancel(consumer: &ClassConsumer) -> Result<(), BrokerError> {
+    let tag = short("a consumer's tag", &consumer.tag())?;
+    let cancel = consumer.channel.basic_cancel(tag, BasicCancelOptions::default());
+    bounded("cancel a consumer", RPC_LIMIT, cancel).await
 }

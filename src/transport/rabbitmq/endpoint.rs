@@ -1,9 +1,9 @@
 //! The two ends that a flow works with.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::stream::StreamExt as _;
 use lapin::Acker;
@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::broker::{Broker, bounded};
 use super::consumer::{Consumer, Intake};
 use super::link::Link;
-use super::properties::{attempt_of, envelope, message};
+use super::properties::{attempt_of, message};
 use super::publisher::{Order, Publisher};
 use crate::transport::{BodyError, Delivery, Outgoing, Receipt, Settlement, Sink, Source, TransportError};
 
@@ -39,10 +39,25 @@ pub struct Stats {
     pub nacked: AtomicU64,
     /// In the outbox.
     pub unconfirmed: AtomicU64,
+    /// When each unsettled delivery arrived.
+    held: Mutex<BTreeMap<u64, Instant>>,
     /// Losses of the consuming link.
     pub consume_losses: AtomicU64,
     /// Losses of the publishing link.
     pub publish_losses: AtomicU64,
+}
+
+impl Stats {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many deliveries are unsettled, and the age of the oldest.
+    #[must_use]
+    pub fn unsettled(&self) -> (usize, Option<Duration>) {
+        let held = self.held();
+        (held.len(), held.first_key_value().map(|(_, arrived)| arrived.elapsed()))
+    }
 }
 
 /// Deliveries from the work queues.
@@ -60,11 +75,13 @@ pub struct RabbitMqSource {
     /// The state of the consuming link.
     consume: Link,
     drain: CancellationToken,
+    /// Ends when every settlement is on its way.
+    all_settled: oneshot::Receiver<()>,
     stats: Arc<Stats>,
 }
 
-/// Results to the output exchange.
-#[derive(Debug)]
+/// Results to the output exchange; clones share the outbox.
+#[derive(Debug, Clone)]
 pub struct RabbitMqSink {
     orders: mpsc::Sender<Order>,
 }
@@ -88,6 +105,7 @@ pub fn connect(
     // Each delivery comes to at most two messages, and to one settlement.
     let (orders_in, orders) = mpsc::channel(usize::from(capacity) * 2 + 16);
     let (settling, settlements) = mpsc::channel(usize::from(capacity) + 16);
+    let (settling_ends, all_settled) = oneshot::channel();
     let (trouble, drain) = (Arc::new(Notify::new()), CancellationToken::new());
     let consumer = Consumer {
         broker: broker.clone(),
@@ -102,7 +120,11 @@ pub fn connect(
     tracker.spawn(consumer.run());
     tracker
         .spawn(Publisher::new(broker.clone(), orders, publish_set, Arc::clone(&stats), stop.clone()).run());
-    tracker.spawn(settle_all(settlements, broker.write_limit(), trouble, Arc::clone(&stats), stop.clone()));
+    let settle = settle_all(settlements, broker.write_limit(), trouble, Arc::clone(&stats), stop.clone());
+    tracker.spawn(async move {
+        settle.await;
+        drop(settling_ends);
+    });
     let source = RabbitMqSource {
         intake,
         settling,
@@ -113,6 +135,7 @@ pub fn connect(
         publish,
         consume,
         drain,
+        all_settled,
         stats: Arc::clone(&stats),
     };
     (source, RabbitMqSink { orders: orders_in }, stats)
@@ -175,16 +198,23 @@ impl RabbitMqSource {
         self.publish.clone()
     }
 
+    /// Returns once every settlement is on its way, or `limit` has passed. Deliveries that are not
+    /// settled by then are the broker's again.
+    pub async fn settled(self, limit: Duration) {
+        let Self { settling, all_settled, .. } = self;
+        drop(settling);
+        let _ = tokio::time::timeout(limit, all_settled).await;
+    }
+
     async fn send_settlement(&self, acker: Acker, settlement: Settlement) {
         // There is room for every delivery; it is closed only at the very end.
         let _ = self.settling.send((acker, settlement)).await;
     }
 
     fn delivery(&mut self, intake: Intake) -> Delivery {
-        let Intake { class, delivery, arrived } = intake;
+        let Intake { delivery, envelope, arrived } = intake;
         let sequence = self.sequence;
         self.sequence += 1;
-        let envelope = envelope(&class, &delivery);
         let redelivered = delivery.redelivered || envelope.handed_over > 0;
         if redelivered {
             self.stats.redelivered.fetch_add(1, Ordering::Relaxed);
@@ -196,9 +226,10 @@ impl RabbitMqSource {
             Ok(delivery.data)
         };
         self.held.insert(sequence, delivery.acker);
+        self.stats.held().insert(sequence, arrived);
         Delivery {
             sequence,
-            origin: format!("{class}#{}", delivery.delivery_tag),
+            origin: format!("{}#{}", envelope.class, delivery.delivery_tag),
             body,
             arrived,
             attempt: attempt_of(&delivery.properties),
@@ -229,6 +260,7 @@ impl Source for RabbitMqSource {
     }
 
     async fn settle(&mut self, delivery: Delivery, settlement: Settlement) {
+        self.stats.held().remove(&delivery.sequence);
         if let Some(acker) = self.held.remove(&delivery.sequence) {
             self.send_settlement(acker, settlement).await;
         }

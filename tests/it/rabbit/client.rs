@@ -18,6 +18,8 @@ use lapin::{
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::ledger::Ledger;
+
 /// Where predictions go in.
 pub(crate) const PREDICTIONS: &str = "evalmill.predictions";
 /// Where results come out.
@@ -286,6 +288,31 @@ impl Client {
             }
         }
     }
+}
+
+/// Publishes predictions until the broker confirmed each, on as many connections as that takes, all
+/// within `bound`. The answer is how many publishes had no confirm: so many duplicates there may be.
+pub(crate) async fn produce(
+    url: &str,
+    inputs: &[(String, Vec<u8>)],
+    ledger: &mut Ledger,
+    bound: Duration,
+) -> Outcome<usize> {
+    let deadline = Instant::now() + bound;
+    let mut left = inputs.to_vec();
+    let mut unsure = 0;
+    left.iter().for_each(|(id, _)| ledger.send(id));
+    while !left.is_empty() {
+        let rest = deadline.checked_duration_since(Instant::now()).ok_or(Trouble::Timeout)?;
+        let client = Client::connect_within(url, rest).await?;
+        let outcomes = client.predict_all(&left).await;
+        let confirmed: BTreeSet<_> =
+            outcomes.into_iter().filter(|(_, outcome)| outcome.is_ok()).map(|(id, _)| id).collect();
+        left.retain(|(id, _)| !confirmed.contains(id));
+        unsure += left.len();
+        confirmed.into_iter().for_each(|id| ledger.confirm(id));
+    }
+    Ok(unsure)
 }
 
 /// Messages as they arrive.

@@ -3,12 +3,16 @@
 
 pub(crate) mod broker;
 pub(crate) mod client;
+mod faults;
 mod ledger;
 pub(crate) mod node;
 pub(crate) mod proxy;
+mod serve;
+mod service;
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lapin::ExchangeKind;
@@ -17,7 +21,7 @@ use lapin::types::FieldTable;
 use rstest::rstest;
 use serde_json::json;
 
-use client::{Client, Outcome, PREDICTIONS, RESULTS, Trouble, confirmed};
+use client::{Client, Outcome, PREDICTIONS, RESULTS, Trouble, confirmed, produce};
 use ledger::{Audit, Ledger};
 use node::Node;
 use proxy::{Mode, Proxy};
@@ -38,6 +42,10 @@ async fn client(url: &str) -> Client {
     topic(&client, PREDICTIONS).await;
     client.keep("work", PREDICTIONS, &["default"]).await.unwrap();
     client
+}
+
+fn inputs(count: usize) -> Vec<(String, Vec<u8>)> {
+    (0..count).map(|i| (i.to_string(), json!({"id": i.to_string()}).to_string().into_bytes())).collect()
 }
 
 #[tokio::test]
@@ -123,7 +131,7 @@ async fn the_proxy_does_what_its_mode_says(#[case] mode: Mode, #[case] fate: Fat
     let started = Instant::now();
     let outcome: Outcome<()> = async {
         let confirm = behind.send(PREDICTIONS, "default", "a", &[b' '; 20_000]).await?;
-        confirmed(confirm, SECOND).await
+        confirmed(confirm, if matches!(fate, Fate::Silence { .. }) { SECOND } else { 10 * SECOND }).await
     }
     .await;
     let arrived = match (fate, outcome) {
@@ -135,8 +143,8 @@ async fn the_proxy_does_what_its_mode_says(#[case] mode: Mode, #[case] fate: Fat
         (Fate::Broken, Err(Trouble::Amqp(_))) => false,
         (_, outcome) => panic!("{outcome:?} instead of {fate:?}"),
     };
-    let work = direct.drain("work").await.unwrap();
-    assert_eq!(work.len(), usize::from(arrived));
+    direct.wait_for_messages("work", u32::from(arrived), 10 * SECOND).await.unwrap();
+    assert_eq!(direct.drain("work").await.unwrap().len(), usize::from(arrived));
     if mode == Mode::Refuse {
         let port = url.rsplit_once('/').unwrap().0.rsplit_once(':').unwrap().1.parse().unwrap();
         assert_eq!(TcpStream::connect(("127.0.0.1", port)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -158,19 +166,39 @@ async fn the_proxy_does_what_its_mode_says(#[case] mode: Mode, #[case] fate: Fat
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_comes_back_with_what_it_confirmed() {
-    let node = Node::private();
+    let node = Arc::new(Node::private());
     let vhost = node.vhost();
     let before = client(&vhost.url).await;
     before.predict("a", b"{}").await.unwrap();
     // RabbitMQ 3.10 can lose a quorum queue that is younger than this.
     tokio::time::sleep(2 * SECOND).await;
-    node.kill9();
+
+    // Slow enough that the kill comes in the middle.
+    let proxy = Proxy::start(node.port());
+    proxy.set(Mode::Throttle(100_000));
+    let mut ledger = Ledger::default();
+    let (url, inputs) = (proxy.url_for(&vhost), inputs(1000));
+    let restarted = node.clone();
+    let restart = async {
+        before.wait_for_messages("work", 100, MINUTE).await.unwrap();
+        let restart = move || {
+            restarted.kill9();
+            restarted.start_again();
+        };
+        tokio::task::spawn_blocking(restart).await.unwrap();
+    };
+    let (unsure, ()) = tokio::join!(produce(&url, &inputs, &mut ledger, 2 * MINUTE), restart);
+    let unsure = unsure.unwrap();
+    assert!(unsure > 0, "the broker was killed when all was over");
     let gone = before.predict("b", b"{}").await;
     assert!(matches!(gone, Err(Trouble::Amqp(_))), "{gone:?}");
-    node.start_again();
-    let after = Client::connect_within(&vhost.url, MINUTE).await.unwrap();
-    after.wait_for_messages("work", 1, MINUTE).await.unwrap();
-    assert_eq!(after.drain("work").await.unwrap()[0].input_id(), "a");
+
+    let after = Client::connect(&vhost.url).await.unwrap();
+    after.wait_for_messages("work", 1001, MINUTE).await.unwrap();
+    let work = after.drain("work").await.unwrap();
+    ledger.confirm("a");
+    let audit = ledger.check([""; 0], work.iter().map(client::Message::input_id), unsure);
+    assert_eq!((audit.confirmed, audit.parked), (1001, 1001));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -204,7 +204,8 @@ impl Node {
         self.server().run().unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// Sets or clears the memory alarm, which blocks every connection that publishes.
+    /// Sets or clears the memory alarm, which blocks every connection that publishes: not on the shared
+    /// node, therefore.
     pub(crate) fn alarm(&self, on: bool) {
         self.ctl(&["set_vm_memory_high_watermark", if on { "0.00001" } else { "0.6" }]);
     }

@@ -87,7 +87,8 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy to loopback port `target`, in mode [`Mode::Pass`].
+    /// A proxy to loopback port `target`, in mode [`Mode::Pass`]. While nothing listens there, it resets
+    /// whoever connects.
     pub(crate) fn start(target: u16) -> Proxy {
         let (port, listener) = loop {
             let port = free_port();
@@ -272,7 +273,9 @@ async fn read(
         let mut cut = false;
         match mode {
             Mode::Delay(delay) => due += delay,
-            Mode::Throttle(rate) => pause = Duration::from_secs_f64(bytes.len() as f64 / f64::from(rate)),
+            Mode::Throttle(rate) => {
+                pause = Duration::from_secs_f64(bytes.len() as f64 / f64::from(rate.max(1)));
+            }
             Mode::CutAfter(_) if way == Way::ToBroker => {
                 let left = control.left.load(Ordering::Relaxed).min(bytes.len() as u64);
                 bytes.truncate(left as usize);
@@ -284,7 +287,11 @@ async fn read(
             return Ok(false);
         }
         if cut {
-            control.mode.send_replace(Mode::Pass);
+            control.mode.send_if_modified(|mode| {
+                let ours = matches!(mode, Mode::CutAfter(_));
+                *mode = if ours { Mode::Pass } else { *mode };
+                ours
+            });
             return Ok(true);
         }
         sleep(pause).await;

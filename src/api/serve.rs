@@ -1,0 +1,325 @@
+//! The service: from RabbitMQ to RabbitMQ.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Engine, EngineError, EngineOptions};
+use crate::config::Settings;
+use crate::metrics::Window;
+use crate::pipeline::{Framing, Pipeline, Processed};
+use crate::service::{self, Disposition, Flow, FlowEnd, FlowError, FlowSettings, RetryRule, timings_key};
+use crate::telemetry::{Health, Link as LinkName, ListenError, Metrics, PublishedAs, Refresh, SettledAs};
+use crate::telemetry::{listen, serve_http};
+use crate::transport::rabbitmq::{Broker, BrokerError, Link, RabbitMqSink, Stats, connect};
+use crate::transport::{Address, Outgoing, Receipt, Sink as _};
+use crate::worker::WorkerPool;
+
+/// The broker closes a channel whose delivery is unsettled for so long, unless it is told otherwise.
+const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// Between two looks at the links.
+const TICK: Duration = Duration::from_millis(200);
+/// How long the last timings may take to get out.
+const LAST_WINDOW: Duration = Duration::from_secs(1);
+/// How long the tasks of the links may take to end.
+const END_LIMIT: Duration = Duration::from_secs(12);
+
+/// The service cannot start, or cannot go on.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The engine cannot start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The broker cannot be named.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The address for health and metrics cannot be used.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The flow broke off.
+    #[error(transparent)]
+    Flow(#[from] FlowError),
+    /// A setting does not go with a broker.
+    #[error(
+        "limits.max_prediction_time is {seconds} s: a broker takes a delivery back after {limit:?} by default, so it must be at most half of that"
+    )]
+    TooLong {
+        /// The setting.
+        seconds: f64,
+        /// The broker's limit.
+        limit: Duration,
+    },
+}
+
+impl Settings {
+    /// Deliveries that are taken and not settled, at most.
+    #[must_use]
+    pub fn prefetch(&self) -> u16 {
+        match self.rabbitmq.prefetch {
+            0 => u16::try_from(4 * self.num_workers() + 64).unwrap_or(u16::MAX),
+            prefetch => prefetch,
+        }
+    }
+}
+
+/// Serves until `draining` is cancelled: then nothing new is taken, what has not begun is given back,
+/// and what runs is finished, within `rabbitmq.drain_seconds` or until `forced` is cancelled.
+///
+/// # Errors
+/// It cannot start. A broker that is away is no error: it is waited for.
+pub async fn serve(
+    settings: &Settings,
+    draining: CancellationToken,
+    forced: CancellationToken,
+) -> Result<FlowEnd, ServeError> {
+    if settings.limits.max_prediction_time() > CONSUMER_TIMEOUT / 2 {
+        let seconds = settings.limits.max_prediction_time;
+        return Err(ServeError::TooLong { seconds, limit: CONSUMER_TIMEOUT });
+    }
+    let listener = listen(&settings.telemetry.listen).await?;
+    let max_wait = CONSUMER_TIMEOUT / 4;
+    let options = EngineOptions {
+        framing: Framing::Message,
+        max_wait: Some(max_wait),
+        max_result_bytes: Some((settings.rabbitmq.max_message_mb as usize) << 20),
+    };
+    let engine = Engine::start(settings, options).await?;
+    let broker = Broker { settings: settings.rabbitmq.clone(), instance: engine.instance().to_owned() };
+    if let Err(error) = broker.uri().await {
+        engine.shutdown().await;
+        return Err(error.into());
+    }
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let guard = stop.clone().drop_guard();
+    let (mut source, mut sink, stats) = connect(&broker, settings.prefetch(), max_wait, &tracker, &stop);
+    let watched = Arc::new(Watched {
+        health: Health::new(&["consume", "publish"]),
+        metrics: Metrics::new(),
+        stats,
+        pool: engine.pool(),
+        pipeline: engine.pipeline(),
+        links: [source.consume_link(), source.publish_link()],
+        window: Mutex::new(Window::new(engine.instance())),
+        retried: Mutex::new((0, 0)),
+        slots: settings.num_workers(),
+    });
+    if let Some(listener) = listener {
+        tracing::info!(address = ?listener.local_addr().ok(), "health and metrics");
+        let refreshed = Arc::clone(&watched);
+        let refresh: Refresh = Arc::new(move || refreshed.refresh());
+        let (health, metrics) = (watched.health.clone(), watched.metrics.clone());
+        tracker.spawn(serve_http(listener, health, metrics, refresh, stop.clone()));
+    }
+    let every = Duration::from_secs_f64(settings.telemetry.window_seconds);
+    tracker.spawn(Arc::clone(&watched).watch(sink.clone(), every, draining.clone(), stop.clone()));
+    tracker.spawn(deadline(
+        draining.clone(),
+        forced.clone(),
+        Duration::from_secs_f64(settings.rabbitmq.drain_seconds),
+        stop.clone(),
+    ));
+    let seen = Arc::clone(&watched);
+    let flow = Flow {
+        pipeline: engine.pipeline(),
+        settings: FlowSettings {
+            ordered: false,
+            max_unsettled: settings.prefetch().into(),
+            max_unsettled_bytes: (settings.pipeline.max_unsettled_mb as usize) << 20,
+            retry: Some(RetryRule { max_attempts: settings.rabbitmq.max_attempts }),
+        },
+        tracker: tracker.clone(),
+        draining,
+        forced,
+        done_already: Arc::new(Mutex::new(|_: &str| false)),
+        observe: &mut |done: &Processed, disposition| seen.saw(done, disposition),
+    };
+    let end = service::run(flow, &mut source, &mut sink).await;
+    if let Some(receipt) = watched.emit(&mut sink).await {
+        // Nothing depends on it.
+        let _ = tokio::time::timeout(LAST_WINDOW, receipt).await;
+    }
+    watched.health.stopped();
+    // Acknowledgements that are on their way get out before the connection is closed.
+    source.settled(END_LIMIT).await;
+    drop(guard);
+    tracker.close();
+    if tokio::time::timeout(END_LIMIT, tracker.wait()).await.is_err() {
+        tracing::warn!(tasks = tracker.len(), "tasks of ours did not end in time");
+    }
+    engine.shutdown().await;
+    Ok(end?)
+}
+
+/// What runs gets so long once draining has begun.
+async fn deadline(
+    draining: CancellationToken,
+    forced: CancellationToken,
+    limit: Duration,
+    stop: CancellationToken,
+) {
+    let late = async {
+        draining.cancelled().await;
+        tokio::time::sleep(limit).await;
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = late => {
+            tracing::warn!(?limit, "what still runs is given up (rabbitmq.drain_seconds)");
+            forced.cancel();
+        }
+    }
+}
+
+/// Everything that is looked at from outside.
+struct Watched {
+    health: Health,
+    metrics: Metrics,
+    stats: Arc<Stats>,
+    pool: WorkerPool,
+    pipeline: Arc<Pipeline<crate::executor::PoolExecutor>>,
+    /// Consuming, publishing.
+    links: [Link; 2],
+    window: Mutex<Window>,
+    /// Sent to be tried again, parked.
+    retried: Mutex<(u64, u64)>,
+    slots: usize,
+}
+
+impl Watched {
+    fn saw(&self, done: &Processed, disposition: Disposition) {
+        let mut retried = self.retried.lock().unwrap_or_else(PoisonError::into_inner);
+        match disposition {
+            Disposition::Retry { .. } => {
+                retried.0 += 1;
+                return;
+            }
+            Disposition::Park => {
+                retried.1 += 1;
+                self.metrics.parked("attempts");
+            }
+            Disposition::Publish => {}
+        }
+        self.metrics.result(done.verdict, &done.timings);
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        window.add_parts(done.verdict, &done.timings);
+    }
+
+    /// Brings the metrics up to date.
+    fn refresh(&self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let (metrics, stats) = (&self.metrics, &self.stats);
+        let (retried, parked) = *self.retried.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is sent elsewhere is acknowledged, too.
+        let acked = stats.acked.load(Relaxed).saturating_sub(retried + parked);
+        metrics.settled(SettledAs::Ack, acked);
+        metrics.settled(SettledAs::Requeue, stats.requeued.load(Relaxed));
+        metrics.settled(SettledAs::Retry, retried);
+        metrics.settled(SettledAs::Park, parked);
+        metrics.redelivered(stats.redelivered.load(Relaxed));
+        metrics.published(PublishedAs::Confirmed, stats.confirmed.load(Relaxed));
+        metrics.published(PublishedAs::Nacked, stats.nacked.load(Relaxed));
+        metrics.unconfirmed(usize::try_from(stats.unconfirmed.load(Relaxed)).unwrap_or(usize::MAX));
+        let (unsettled, oldest) = stats.unsettled();
+        metrics.unsettled(unsettled);
+        metrics.oldest_in_flight(oldest);
+        metrics.slots(self.slots);
+        metrics.slots_busy(self.pipeline.busy_slots().min(self.slots));
+        let losses = [&stats.consume_losses, &stats.publish_losses];
+        for ((name, link), losses) in LinkName::ALL.into_iter().zip(&self.links).zip(losses) {
+            let state = link.state();
+            metrics.connection_up(name, state.is_up());
+            metrics.connection_blocked(name, state.is_blocked());
+            metrics.reconnected(name, losses.load(Relaxed));
+        }
+        let pool = self.pool.stats();
+        metrics.recycled(pool.recycled);
+        metrics.launcher_restarts(pool.launcher_restarts);
+    }
+
+    /// Keeps the state of health, tells systemd, and sends the timings of each window.
+    async fn watch(
+        self: Arc<Self>,
+        mut sink: RabbitMqSink,
+        every: Duration,
+        draining: CancellationToken,
+        stop: CancellationToken,
+    ) {
+        let mut windows = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let [mut consume, mut publish] = self.links.clone();
+        let (mut told, mut was) = (false, None);
+        let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+        let mut pinged = tokio::time::Instant::now();
+        let mut drain = pin!(draining.cancelled());
+        let mut drains = false;
+        loop {
+            self.health.set("consume", consume.state().ready().as_ref().map(drop).map_err(String::as_str));
+            self.health.set("publish", publish.state().ready().as_ref().map(drop).map_err(String::as_str));
+            let ready = self.health.ready();
+            if was.as_ref() != Some(&ready) {
+                match &ready {
+                    Ok(()) => tracing::info!("ready"),
+                    Err(reasons) => tracing::info!(?reasons, "not ready"),
+                }
+                was = Some(ready.clone());
+            }
+            if ready.is_ok() && !told {
+                told = true;
+                notify(NotifyState::Ready);
+            }
+            if watchdog.is_some_and(|every| pinged.elapsed() >= every.min(Duration::from_secs(5))) {
+                pinged = tokio::time::Instant::now();
+                notify(NotifyState::Watchdog);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = &mut drain, if !drains => {
+                    drains = true;
+                    self.health.draining();
+                    notify(NotifyState::Stopping);
+                }
+                () = consume.changed() => {}
+                () = publish.changed() => {}
+                _ = tick.tick() => {}
+                _ = windows.tick() => drop(self.emit(&mut sink).await),
+            }
+        }
+    }
+
+    /// Sends the timings of the window that ends now; nobody waits for them.
+    async fn emit(&self, sink: &mut RabbitMqSink) -> Option<oneshot::Receiver<()>> {
+        let recycled = self.pool.stats().recycled;
+        let busy = self.pipeline.busy_slots().min(self.slots) as u64;
+        let message = {
+            let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+            window.emit(recycled.iter().map(|(reason, count)| (*reason, *count)), busy)
+        };
+        let to = Address::Results {
+            key: timings_key(&message.instance),
+            message_id: format!("{}/{}", message.instance, message.timestamp),
+            schema: "timings.v1",
+        };
+        // Numbers and text: encoding cannot fail. A window that finds no room is left out.
+        let body = serde_json::to_vec(&message).unwrap_or_default();
+        let sent = tokio::time::timeout(TICK, sink.deliver(Outgoing { body, to, envelope: None })).await;
+        let Ok(Ok(Receipt::Later(receipt))) = sent else {
+            tracing::warn!("the timings of a window could not be sent");
+            return None;
+        };
+        Some(receipt)
+    }
+}
+
+fn notify(state: NotifyState<'_>) {
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[state]);
+}

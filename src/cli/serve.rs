@@ -1,0 +1,48 @@
+//! `evalmill serve`: RabbitMQ in, RabbitMQ out.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::args::ServeArgs;
+use super::exit::Failure;
+use super::run::runtime;
+use super::signals::Signals;
+use crate::api::serve as serve_settings;
+use crate::config::{Override, Sources, load};
+use crate::sandbox::{notice, reach};
+use crate::service::FlowEnd;
+use crate::telemetry::{say, start_logging};
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// See the exit codes.
+pub(super) fn serve(file: Option<PathBuf>, args: &ServeArgs) -> Result<(), Failure> {
+    let mut sources = Sources::from_process(file);
+    let workers = args.workers.map(|workers| workers.to_string());
+    sources.overrides.extend(workers.map(|value| Override::new("worker.num_workers", value, "--workers")));
+    let settings = load(&sources)?.settings;
+    start_logging(&settings.telemetry.log, settings.telemetry.log_format).map_err(Failure::Usage)?;
+    let runtime = runtime(settings.num_workers())
+        .map_err(|error| Failure::Io(format!("no runtime can be started: {error}")))?;
+    let end = runtime.block_on(async {
+        let (draining, forced) = (CancellationToken::new(), CancellationToken::new());
+        let signals = Signals::listen(draining.clone(), forced.clone())?;
+        if let Ok(tier) = reach(&settings.sandbox) {
+            say(&format!("evalmill: {}\n", notice(tier)));
+        }
+        let end = serve_settings(&settings, draining, forced).await;
+        let signal = signals.stop().await;
+        Ok::<_, Failure>((end?, signal))
+    });
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match end? {
+        (FlowEnd::Forced, Some((name, number))) => {
+            let what = format!("{name}: what still ran was given up; the broker hands it over again");
+            Err(Failure::Signal(what, number))
+        }
+        _ => Ok(()),
+    }
+}
