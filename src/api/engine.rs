@@ -208,7 +208,7 @@ fn directory(setting: &str) -> Option<PathBuf> {
     (!setting.is_empty()).then(|| PathBuf::from(setting))
 }
 
-fn instance() -> String {
+pub(super) fn instance() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{host}/{}", std::process::id())
 }

@@ -25,10 +25,22 @@
 //! }
 //! ```
 
+mod checkpoint;
+mod client;
+mod collect;
 mod engine;
 mod execute;
+mod ledger;
+mod publish;
+mod rows;
 mod serve;
 
+pub use checkpoint::{Checkpoint, CheckpointError, Snapshot};
+pub use client::{broker, run_key};
+pub use collect::{CollectEnd, CollectError, Collecting, Until, collect};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use execute::{ApiError, OverallExecutionResults, execute_predictions, execute_predictions_blocking};
+pub use ledger::{Ledger, Taken, read_ids};
+pub use publish::{PublishError, PublishEvent, PublishOptions, Published, publish};
+pub use rows::{Row, frame};
 pub use serve::{ServeError, serve};

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
+use super::client_args::{CLIENT_EXIT_CODES, CollectArgs, ParkingCommand, PublishArgs};
 use crate::model::Seconds;
 use crate::transport::OutputMode;
 
@@ -56,6 +57,30 @@ pub enum Command {
     /// Judge the predictions of JSONL files, and write results as JSONL.
     #[command(after_help = EXIT_CODES)]
     Run(Box<RunArgs>),
+    /// Print the exchanges, queues and bindings that the service needs.
+    #[command(after_help = CLIENT_EXIT_CODES)]
+    Topology {
+        /// Declare them at the broker, or check that they are there, as `rabbitmq.topology` says.
+        #[arg(long)]
+        apply: bool,
+    },
+    /// Send the predictions of JSONL files to the service, over RabbitMQ.
+    #[command(after_help = CLIENT_EXIT_CODES)]
+    Publish(Box<PublishArgs>),
+    /// Write the results that the service publishes as JSONL.
+    ///
+    /// A queue of its own is bound to the results. What is published while there is no such queue is not
+    /// seen: start `collect` before `publish`, or give `--queue NAME`, which stays at the broker when
+    /// `collect` ends, and takes results from then on.
+    #[command(after_help = CLIENT_EXIT_CODES)]
+    Collect(Box<CollectArgs>),
+    /// Look at the predictions that were put aside, or send them to the service again.
+    #[command(after_help = CLIENT_EXIT_CODES)]
+    Parking {
+        /// What to do with them.
+        #[command(subcommand)]
+        what: ParkingCommand,
+    },
     /// Judge what comes in over RabbitMQ, and publish results, until told to stop.
     #[command(after_help = SERVE_EXIT_CODES)]
     Serve(ServeArgs),
@@ -170,7 +195,7 @@ impl RunArgs {
     }
 }
 
-fn seconds(text: &str) -> Result<Seconds, String> {
+pub(super) fn seconds(text: &str) -> Result<Seconds, String> {
     let number = text.parse().map_err(|_| "it is no number of seconds".to_owned())?;
     Seconds::new(number).map_err(|error| error.to_string())
 }
@@ -212,6 +237,23 @@ mod tests {
     #[case("healthcheck --url http://127.0.0.1:9464/readyz", true)]
     #[case("schema result", true)]
     #[case("completions zsh", true)]
+    #[case("topology --apply", true)]
+    #[case("publish --class gpu --run r --window 9 --rate 2.5 --progress-file p a.jsonl -", true)]
+    #[case("publish --preprocessor humaneval --id-field task_id", true)]
+    #[case("publish --id-field task_id", false)]
+    #[case("publish --rate 0", false)]
+    #[case("publish --window 0", false)]
+    #[case("collect --count 3 -o out --queue mine --run r", true)]
+    #[case("collect --ids ids --idle 5 --resume -o out", true)]
+    #[case("collect", false)]
+    #[case("collect --count 0", false)]
+    #[case("collect --ids a --count 3", false)]
+    #[case("collect --id-field x --idle 3", false)]
+    #[case("parking list --limit 3 --json", true)]
+    #[case("parking requeue --id a --id b", true)]
+    #[case("parking requeue --all", true)]
+    #[case("parking requeue", false)]
+    #[case("parking requeue --all --id a", false)]
     #[case("", false)]
     #[case("schema other", false)]
     #[case("run --resume --force -o out", false)]

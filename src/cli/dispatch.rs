@@ -6,7 +6,9 @@ use clap::Parser as _;
 
 use super::args::{Cli, Command};
 use super::exit::{Failure, report};
-use super::{check_config, completions, healthcheck, run, schema, serve};
+use super::{
+    check_config, collect, completions, healthcheck, parking, publish, run, schema, serve, topology,
+};
 
 /// Runs the program with its command line.
 #[must_use]
@@ -23,6 +25,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Run(args) => run::run(cli.config, &args),
         Command::Serve(args) => serve::serve(cli.config, &args),
+        Command::Topology { apply } => topology::topology(cli.config, apply),
+        Command::Publish(args) => publish::publish(cli.config, &args),
+        Command::Collect(args) => collect::collect(cli.config, &args),
+        Command::Parking { what } => parking::parking(cli.config, &what),
         Command::Healthcheck { url } => healthcheck::healthcheck(cli.config, url.as_deref()),
         Command::CheckConfig { show_origin } => check_config::check_config(cli.config, show_origin),
         Command::Schema { message } => printed(schema::print_schema(message)),

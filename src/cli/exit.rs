@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::api::{EngineError, ServeError};
 use crate::config::Problems;
 use crate::service::FlowError;
+use crate::transport::rabbitmq::{BrokerError, Fault};
 use crate::transport::{OutputError, TransportError};
 
 /// Why the program ends, where it is not success.
@@ -42,6 +43,12 @@ pub(super) enum Failure {
     /// A service does not answer: 69.
     #[error("{0}")]
     Unreachable(String),
+    /// The broker: 69, or 2, 77, 78 where it is no matter of waiting.
+    #[error("{error}; {advice}", error = .0, advice = .0.advice())]
+    Broker(#[from] BrokerError),
+    /// It was done as far as it goes: 1.
+    #[error("{0}")]
+    Incomplete(String),
     /// Some result is `infra_error`: 1.
     #[error(
         "{0} of the results are infra_error: they say nothing about the programs; `--resume` does them again"
@@ -67,6 +74,12 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Config(_) => 78,
             Self::Engine(EngineError::Workers(_) | EngineError::Interpreter(_) | EngineError::Tier(_)) => 69,
+            Self::Broker(error) => match error.fault() {
+                Fault::Unreachable => 69,
+                Fault::Denied => 77,
+                Fault::Configuration => 78,
+                Fault::Value => 2,
+            },
             Self::Unreachable(_) | Self::Serve(ServeError::Listen(_)) => 69,
             Self::Serve(_) => 78,
             Self::Engine(EngineError::Problems(_)) => 2,
@@ -80,7 +93,9 @@ impl Failure {
             Self::Output(_) => 2,
             Self::Flow(FlowError::Transport(TransportError::Read { .. })) => 2,
             Self::Flow(FlowError::Transport(TransportError::Write { .. })) | Self::Io(_) => 74,
-            Self::Flow(FlowError::Panicked(_)) | Self::Infra(_) | Self::NotReady(_) => 1,
+            Self::Flow(FlowError::Panicked(_)) | Self::Infra(_) | Self::NotReady(_) | Self::Incomplete(_) => {
+                1
+            }
             Self::Signal(_, signal) => 128 + signal,
         }
     }

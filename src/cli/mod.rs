@@ -2,16 +2,23 @@
 
 pub mod args;
 mod check_config;
+mod client;
+pub mod client_args;
+mod collect;
 pub mod completions;
 mod dispatch;
 mod exit;
 mod healthcheck;
+mod meter;
+mod parking;
 pub mod progress;
+mod publish;
 mod run;
 pub mod schema;
 mod serve;
 mod signals;
 pub mod table;
+mod topology;
 
 pub use dispatch::main;
 

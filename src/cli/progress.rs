@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::model::Verdict;
 use crate::telemetry::drawn;
 
-const REDRAW: Duration = Duration::from_millis(100);
+pub(super) const REDRAW: Duration = Duration::from_millis(100);
 // No colours: there is nothing for NO_COLOR to turn off.
 const WITH_TOTAL: &str = "[{bar:20}] {percent:>3}% eta {eta} | {wide_msg}";
 const WITHOUT_TOTAL: &str = "{spinner} {elapsed} | {wide_msg}";
@@ -136,7 +136,7 @@ impl Progress {
     }
 }
 
-fn bar(total_bytes: Option<u64>, target: ProgressDrawTarget) -> ProgressBar {
+pub(super) fn bar(total_bytes: Option<u64>, target: ProgressDrawTarget) -> ProgressBar {
     let template = if total_bytes.is_some() { WITH_TOTAL } else { WITHOUT_TOTAL };
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())

@@ -146,7 +146,10 @@ pub fn decode(incoming: &Incoming, framing: &Framing) -> Result<Decoded, Undecod
 }
 
 /// The id in a message or payload: text, or a whole number as text.
-fn id_of(value: &Value, field: &str) -> Result<Option<String>, String> {
+///
+/// # Errors
+/// It is something else.
+pub fn id_of(value: &Value, field: &str) -> Result<Option<String>, String> {
     match value.get(field) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(id)) if !id.is_empty() => Ok(Some(id.clone())),

@@ -10,7 +10,7 @@ mod limits;
 mod process;
 mod report;
 
-pub use decode::{Decoded, Framing, Incoming, Undecodable, decode};
+pub use decode::{Decoded, Framing, Incoming, Undecodable, decode, id_of};
 pub use gate::{Gate, Turn};
 pub use keep::Keep;
 pub use limits::LimitSettings;

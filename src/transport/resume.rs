@@ -13,7 +13,7 @@ use rustix::fs::{Access, access};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::model::{ResultSchema, Verdict};
+use crate::model::{NoticeSchema, ResultSchema, Verdict};
 
 /// What to do with an output file that holds something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,7 +46,7 @@ pub enum OutputError {
     NotRegular(String),
     /// It holds something else than results.
     #[error(
-        "{name}:{line} is no result ({reason}): this file was not written by `evalmill run`, or was changed"
+        "{name}:{line} is no result ({reason}): this file was not written by `evalmill run` or `collect`, or was changed"
     )]
     NotAResult {
         /// The file.
@@ -215,11 +215,18 @@ fn is_same(input: &Path, output: &fs::Metadata) -> bool {
 
 #[derive(Deserialize)]
 struct Head<'a> {
-    #[serde(rename = "schema")]
-    _schema: ResultSchema,
+    schema: Schema,
     #[serde(borrow)]
     result_id: Cow<'a, str>,
-    verdict: Verdict,
+    verdict: Option<Verdict>,
+}
+
+/// What `run` writes, and what `collect` writes, too.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Schema {
+    Result(ResultSchema),
+    Parked(NoticeSchema),
 }
 
 #[derive(Debug, Default)]
@@ -246,12 +253,13 @@ impl Scan {
             if body.trim_ascii().is_empty() {
                 continue;
             }
-            let head: Head<'_> = serde_json::from_slice(body).map_err(|error| OutputError::NotAResult {
-                name: name.to_owned(),
-                line: number,
-                reason: error.to_string(),
-            })?;
-            if head.verdict == Verdict::InfraError {
+            let foreign =
+                |reason: String| OutputError::NotAResult { name: name.to_owned(), line: number, reason };
+            let head: Head<'_> = serde_json::from_slice(body).map_err(|error| foreign(error.to_string()))?;
+            if matches!(head.schema, Schema::Result(_)) && head.verdict.is_none() {
+                return Err(foreign("missing field `verdict`".to_owned()));
+            }
+            if head.verdict == Some(Verdict::InfraError) {
                 continue;
             }
             scan.resumed.done.insert(&head.result_id);
@@ -373,6 +381,19 @@ mod tests {
         assert!(error.contains("another run"), "{error}");
         first.file.take().unwrap().write_all(result("a", "passed").as_bytes()).unwrap();
         assert_eq!(prepare(&path, mode).is_ok(), mode != OutputMode::New);
+    }
+
+    #[test]
+    fn notices_are_kept() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("out");
+        let text = "{\"schema\":\"notice.parked\",\"result_id\":\"a\",\"id\":\"x\"}\n";
+        fs::write(&path, text).unwrap();
+        assert_eq!(prepare(&path, OutputMode::Resume).unwrap().resumed.kept, 1);
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        fs::write(&path, text.replace("notice.parked", "result.v1")).unwrap();
+        let error = prepare(&path, OutputMode::Resume).unwrap_err().to_string();
+        assert!(error.contains("out:1 is no result (missing field `verdict`)"), "{error}");
     }
 
     #[test]

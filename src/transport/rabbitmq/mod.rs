@@ -16,15 +16,23 @@
 mod broker;
 mod consumer;
 mod endpoint;
+mod fault;
 mod link;
+mod parking;
+mod predictions;
 mod properties;
 mod publisher;
+mod tap;
 mod topology;
 
 pub use broker::{Broker, BrokerError, Role, bounded, short};
 pub use endpoint::{RabbitMqSink, RabbitMqSource, Stats, connect};
+pub use fault::{Fault, prepare};
 pub use link::{Link, LinkState};
+pub use parking::{Parked, ParkingLot, Requeued};
+pub use predictions::{PredictionSink, publish_predictions};
 pub use properties::attempt_of;
+pub use tap::{TapEvent, TapSettings, Tapped, tap};
 pub use topology::{
     DEAD, Item, PARKING, PREDICTIONS, RESULTS, UNROUTED, apply, items, retry_queue, work_queue,
 };

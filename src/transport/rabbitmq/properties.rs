@@ -12,7 +12,7 @@ use super::topology::{DEAD, RESULTS, retry_queue};
 use crate::transport::{Address, Envelope, Outgoing};
 
 const ATTEMPT: &str = "x-attempt";
-const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+pub(super) const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 const PERSISTENT: u8 = 2;
 /// Properties and headers share one frame of 128 KiB with everything else in it.
 const MAX_REASON_BYTES: usize = 1024;
@@ -57,7 +57,7 @@ pub fn attempt_of(properties: &BasicProperties) -> u32 {
     attempt.and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(1).max(1)
 }
 
-fn number(table: &FieldTable, name: &str) -> Option<i64> {
+pub(super) fn number(table: &FieldTable, name: &str) -> Option<i64> {
     match table.inner().get(name)? {
         AMQPValue::ShortShortInt(value) => Some((*value).into()),
         AMQPValue::ShortShortUInt(value) => Some((*value).into()),
@@ -70,7 +70,7 @@ fn number(table: &FieldTable, name: &str) -> Option<i64> {
     }
 }
 
-fn header_text(table: Option<&FieldTable>, name: &str) -> Option<String> {
+pub(super) fn header_text(table: Option<&FieldTable>, name: &str) -> Option<String> {
     match table?.inner().get(name)? {
         AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
         AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),

@@ -20,6 +20,10 @@ pub const DEAD: &str = "evalmill.dead";
 /// What was put aside: a queue behind [`DEAD`].
 pub const PARKING: &str = "evalmill.parking";
 
+/// A delivery limit that nobody reaches: a queue that people look into counts each look, and newer brokers
+/// would drop what was looked at 20 times.
+pub(super) const NEVER: i64 = 1_000_000_000;
+
 /// The queue of a class of input.
 #[must_use]
 pub fn work_queue(class: &str) -> String {
@@ -89,10 +93,17 @@ pub fn items(settings: &RabbitMq) -> Vec<Item> {
         exchange(PREDICTIONS, "topic", None),
         Item::Queue {
             name: UNROUTED.to_owned(),
-            arguments: vec![("x-max-length-bytes", bytes.clone()), ("x-overflow", text("reject-publish"))],
+            arguments: vec![
+                ("x-delivery-limit", Argument::Number(NEVER)),
+                ("x-max-length-bytes", bytes.clone()),
+                ("x-overflow", text("reject-publish")),
+            ],
         },
         bind(UNROUTED, UNROUTED, ""),
-        Item::Queue { name: PARKING.to_owned(), arguments: Vec::new() },
+        Item::Queue {
+            name: PARKING.to_owned(),
+            arguments: vec![("x-delivery-limit", Argument::Number(NEVER))],
+        },
         bind(PARKING, DEAD, ""),
     ];
     for class in &settings.classes {

@@ -1,12 +1,12 @@
 //! The broker of the tests: a node, a proxy before it, a client, and the ledger. Here is what shows
 //! that these work.
 
-mod broker;
-mod client;
+pub(crate) mod broker;
+pub(crate) mod client;
 mod faults;
 mod ledger;
-mod node;
-mod proxy;
+pub(crate) mod node;
+pub(crate) mod proxy;
 mod serve;
 mod service;
 

@@ -1,0 +1,120 @@
+//! What is at fault where the broker does not do what it should, and what to do about it.
+
+use lapin::ErrorKind;
+
+use super::broker::{Broker, BrokerError, RPC_LIMIT, Role, bounded};
+use super::topology::{apply, items};
+
+/// Reply codes of AMQP.
+const ACCESS_REFUSED: u16 = 403;
+const NOT_FOUND: u16 = 404;
+const PRECONDITION_FAILED: u16 = 406;
+const NOT_ALLOWED: u16 = 530;
+
+/// What is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A setting, or what is at the broker does not go with the settings.
+    Configuration,
+    /// The broker refuses this user.
+    Denied,
+    /// A value that was given for this call.
+    Value,
+    /// The broker or the way to it: the same call can work later.
+    Unreachable,
+}
+
+impl BrokerError {
+    /// What is at fault.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match (self, self.code()) {
+            (Self::NoUrl | Self::UrlFile { .. } | Self::BadUrl { .. }, _)
+            | (_, Some(NOT_FOUND | PRECONDITION_FAILED | NOT_ALLOWED)) => Fault::Configuration,
+            (_, Some(ACCESS_REFUSED)) => Fault::Denied,
+            (Self::TooLong { .. }, _) => Fault::Value,
+            _ => Fault::Unreachable,
+        }
+    }
+
+    /// The way out, for people.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match (self.fault(), self.code()) {
+            (_, Some(NOT_FOUND)) => {
+                "declare what is missing: `EVALMILL__RABBITMQ__TOPOLOGY=declare evalmill topology --apply`"
+            }
+            (_, Some(PRECONDITION_FAILED)) => {
+                "it is there with other arguments: use the settings that it was declared with, or delete it while it is empty, or set rabbitmq.topology to \"check\""
+            }
+            (_, Some(NOT_ALLOWED)) => "the vhost is the path of rabbitmq.url; `/` is written %2f",
+            (Fault::Denied, _) => {
+                "check the user, the password and the vhost in rabbitmq.url, and the user's permissions"
+            }
+            (Fault::Configuration, _) => {
+                "`evalmill check-config --show-origin` says where a setting comes from"
+            }
+            (Fault::Value, _) => "give a shorter one",
+            (Fault::Unreachable, _) => {
+                "rabbitmq.url (or rabbitmq.url_file) says where the broker is: is it running, and reachable from here?"
+            }
+        }
+    }
+
+    /// The reply code, where the broker itself gave one.
+    pub(super) fn code(&self) -> Option<u16> {
+        let Self::Call { source, .. } = self else { return None };
+        match source.kind() {
+            ErrorKind::ProtocolError(error) => Some(error.get_id()),
+            _ => None,
+        }
+    }
+}
+
+/// Connects once and declares or checks everything that the settings name.
+///
+/// # Errors
+/// The broker cannot be reached, or something is missing or different there.
+pub async fn prepare(broker: &Broker) -> Result<(), BrokerError> {
+    let connection = broker.connect(Role::Admin).await?;
+    apply(&connection, &items(&broker.settings), broker.settings.topology).await?;
+    bounded("close", RPC_LIMIT, connection.close(200, "done".into())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use lapin::protocol::{AMQPError, AMQPHardError, AMQPSoftError};
+    use rstest::rstest;
+
+    use super::*;
+
+    fn refused(error: AMQPError) -> BrokerError {
+        BrokerError::Call { what: "x".into(), source: ErrorKind::ProtocolError(error).into() }
+    }
+
+    #[rstest]
+    #[case(BrokerError::NoUrl, Fault::Configuration, "check-config")]
+    #[case(BrokerError::BadUrl { url: "x".into(), reason: "y".into() }, Fault::Configuration, "check-config")]
+    #[case(BrokerError::TooLong { what: "a key", bytes: 300 }, Fault::Value, "shorter")]
+    #[case(BrokerError::Ended("x".into()), Fault::Unreachable, "running")]
+    #[case(BrokerError::Timeout { what: "x".into(), limit: Duration::ZERO }, Fault::Unreachable, "running")]
+    #[case(refused(AMQPError::new(AMQPSoftError::NOTFOUND.into(), "".into())), Fault::Configuration, "--apply")]
+    #[case(
+        refused(AMQPError::new(AMQPSoftError::PRECONDITIONFAILED.into(), "".into())),
+        Fault::Configuration,
+        "other arguments"
+    )]
+    #[case(refused(AMQPError::new(AMQPSoftError::ACCESSREFUSED.into(), "".into())), Fault::Denied, "password")]
+    #[case(refused(AMQPError::new(AMQPHardError::NOTALLOWED.into(), "".into())), Fault::Configuration, "vhost")]
+    #[case(
+        refused(AMQPError::new(AMQPHardError::CONNECTIONFORCED.into(), "".into())),
+        Fault::Unreachable,
+        "running"
+    )]
+    fn faults(#[case] error: BrokerError, #[case] fault: Fault, #[case] advice: &str) {
+        assert_eq!(error.fault(), fault);
+        assert!(error.advice().contains(advice), "{}", error.advice());
+    }
+}
