@@ -25,6 +25,7 @@
 //! }
 //! ```
 
+mod bench;
 mod checkpoint;
 mod client;
 mod collect;
@@ -35,6 +36,7 @@ mod publish;
 mod rows;
 mod serve;
 
+pub use bench::{BrokerBench, bench_broker};
 pub use checkpoint::{Checkpoint, CheckpointError, Snapshot};
 pub use client::{broker, run_key};
 pub use collect::{CollectEnd, CollectError, Collecting, Until, collect};

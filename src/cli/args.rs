@@ -84,6 +84,9 @@ pub enum Command {
     /// Judge what comes in over RabbitMQ, and publish results, until told to stop.
     #[command(after_help = SERVE_EXIT_CODES)]
     Serve(ServeArgs),
+    /// Measure how fast messages move between a broker and the service.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Ask a running service whether it is ready.
     #[command(after_help = HEALTHCHECK_EXIT_CODES)]
     Healthcheck {
@@ -106,6 +109,21 @@ pub enum Command {
     Completions {
         /// The shell.
         shell: Shell,
+    },
+}
+
+/// What is measured.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Predictions with immediate results through `rabbitmq.url`, against a bare loop: needs a vhost of
+    /// its own, whose queues are used up.
+    Broker {
+        /// Messages of each measurement.
+        #[arg(long, default_value_t = 50_000, value_name = "N")]
+        count: usize,
+        /// Bytes of each message.
+        #[arg(long, default_value_t = 1_500, value_name = "N")]
+        bytes: usize,
     },
 }
 

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use super::args::{Cli, Command};
+use super::args::{BenchCommand, Cli, Command};
 use super::exit::{Failure, report};
 use super::{
-    check_config, collect, completions, healthcheck, parking, publish, run, schema, serve, topology,
+    bench, check_config, collect, completions, healthcheck, parking, publish, run, schema, serve, topology,
 };
 
 /// Runs the program with its command line.
@@ -29,6 +29,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Publish(args) => publish::publish(cli.config, &args),
         Command::Collect(args) => collect::collect(cli.config, &args),
         Command::Parking { what } => parking::parking(cli.config, &what),
+        Command::Bench(BenchCommand::Broker { count, bytes }) => bench::broker(cli.config, count, bytes),
         Command::Healthcheck { url } => healthcheck::healthcheck(cli.config, url.as_deref()),
         Command::CheckConfig { show_origin } => check_config::check_config(cli.config, show_origin),
         Command::Schema { message } => printed(schema::print_schema(message)),

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod args;
+mod bench;
 mod check_config;
 mod client;
 pub mod client_args;

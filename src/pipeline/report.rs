@@ -99,7 +99,7 @@ mod tests {
         serde_json::from_str(
             r#"{"return_code":0,"runtime":0.1,"stdout":"","stderr":"","timed_out":false,
                 "had_unexpected_error":false,"had_error":false,"termination":"exited","cpu_time":0.1,
-                "max_rss_bytes":1,"runtimes":[0.1]}"#,
+                "max_rss_bytes":1,"runtimes":[0.1],"stdout_truncated":false,"stderr_truncated":false}"#,
         )
         .unwrap()
     }

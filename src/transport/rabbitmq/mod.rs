@@ -1,7 +1,7 @@
 //! RabbitMQ: at least once, by two connections that are rebuilt for ever.
 //!
 //! One connection consumes, one publishes: a broker in need blocks every write of a connection that
-//! publishes, acknowledgements included. Each is owned by one task ([`consumer`], [`publisher`]) that
+//! publishes, acknowledgements included. Each is owned by one task (`consumer`, `publisher`) that
 //! connects, works until anything at all is wrong, drops everything, waits with jitter, and starts
 //! again. lapin's own recovery is off: a consumer that it recovers can hang without an error.
 //!
@@ -9,9 +9,9 @@
 //! stays in the publisher's outbox until then, over any number of connections. A delivery that is
 //! dropped was never acknowledged: the broker hands it over again.
 //!
-//! Every call is bounded in time ([`broker::bounded`]). No text of a message can become a name or key
+//! Every call is bounded in time ([`bounded`]). No text of a message can become a name or key
 //! that AMQP does not take: `ShortString` panics above 255 bytes, so it is made by
-//! [`broker::short`] alone.
+//! [`short`] alone.
 
 mod broker;
 mod consumer;
