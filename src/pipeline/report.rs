@@ -83,25 +83,12 @@ mod tests {
     use super::*;
 
     fn message(stdout: usize, commands: usize) -> ResultMessage {
-        let command = CommandResult { stdout: "\u{1}é".repeat(stdout / 3), ..command() };
-        let execution =
-            ExecutionResult { command_results: vec![command; commands], ..ExecutionResult::default() };
-        let mut message: ResultMessage = serde_json::from_str(
-            r#"{"schema":"result.v1","result_id":"0db94ae0-ade1-579e-8fb1-cf857a56519f","id":"a",
-                "verdict":"passed","passed":true,"worker":{"instance":"h/1","version":"0","tier":"none"}}"#,
-        )
-        .unwrap();
-        message.executions = vec![execution];
+        let golden = include_str!("../../tests/fixtures/wire/v1/result-passed.json");
+        let mut message: ResultMessage = serde_json::from_str(golden).unwrap();
+        let mut command = message.executions[0].command_results[0].clone();
+        command.stdout = "\u{1}é".repeat(stdout / 3);
+        message.executions[0].command_results = vec![command; commands];
         message
-    }
-
-    fn command() -> CommandResult {
-        serde_json::from_str(
-            r#"{"return_code":0,"runtime":0.1,"stdout":"","stderr":"","timed_out":false,
-                "had_unexpected_error":false,"had_error":false,"termination":"exited","cpu_time":0.1,
-                "max_rss_bytes":1,"runtimes":[0.1],"stdout_truncated":false,"stderr_truncated":false}"#,
-        )
-        .unwrap()
     }
 
     #[test]
