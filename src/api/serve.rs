@@ -1,12 +1,13 @@
 //! The service: from RabbitMQ to RabbitMQ.
 
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,12 @@ use crate::worker::WorkerPool;
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// Between two looks at the links.
 const TICK: Duration = Duration::from_millis(200);
+/// Between two looks at the machine.
+const LOOK: Duration = Duration::from_secs(1);
+/// Below this, boxes fail for want of room.
+const MIN_FREE_BYTES: u64 = 64 << 20;
+const MIN_FREE_FILES: u64 = 1000;
+const MIN_FREE_DESCRIPTORS: u64 = 32;
 /// How long the last timings may take to get out.
 const LAST_WINDOW: Duration = Duration::from_secs(1);
 /// How long the tasks of the links may take to end.
@@ -98,9 +105,13 @@ pub async fn serve(
     }
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let guard = stop.clone().drop_guard();
-    let (mut source, mut sink, stats) = connect(&broker, settings.prefetch(), max_wait, &tracker, &stop);
+    let (hold, held_back) = watch::channel(false);
+    let (mut source, mut sink, stats) =
+        connect(&broker, settings.prefetch(), max_wait, held_back, &tracker, &stop);
     let watched = Arc::new(Watched {
-        health: Health::new(&["consume", "publish"]),
+        health: Health::new(&["consume", "publish", "machine"]),
+        scratch: settings.scratch_dir(),
+        hold,
         metrics: Metrics::new(),
         stats,
         pool: engine.pool(),
@@ -180,6 +191,10 @@ async fn deadline(
 /// Everything that is looked at from outside.
 struct Watched {
     health: Health,
+    /// Where boxes are made.
+    scratch: PathBuf,
+    /// True: take nothing.
+    hold: watch::Sender<bool>,
     metrics: Metrics,
     stats: Arc<Stats>,
     pool: WorkerPool,
@@ -259,6 +274,8 @@ impl Watched {
         let (mut told, mut was) = (false, None);
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
         let mut pinged = tokio::time::Instant::now();
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut drain = pin!(draining.cancelled());
         let mut drains = false;
         loop {
@@ -290,9 +307,20 @@ impl Watched {
                 () = consume.changed() => {}
                 () = publish.changed() => {}
                 _ = tick.tick() => {}
+                _ = looks.tick() => self.look().await,
                 _ = windows.tick() => drop(self.emit(&mut sink).await),
             }
         }
+    }
+
+    /// Whether the machine has room for what runs. Where it has none, nothing is taken until it has.
+    async fn look(&self) {
+        let scratch = self.scratch.clone();
+        // A file system may be slow to say so.
+        let looked = tokio::task::spawn_blocking(move || headroom(&scratch)).await;
+        let Ok(found) = looked else { return };
+        self.health.set("machine", found.as_ref().map(drop).map_err(String::as_str));
+        self.hold.send_if_modified(|hold| std::mem::replace(hold, found.is_err()) != found.is_err());
     }
 
     /// Sends the timings of the window that ends now; nobody waits for them.
@@ -317,6 +345,27 @@ impl Watched {
         };
         Some(receipt)
     }
+}
+
+/// Room for boxes and descriptors.
+fn headroom(scratch: &Path) -> Result<(), String> {
+    let dir = scratch.display();
+    let space =
+        rustix::fs::statvfs(scratch).map_err(|error| format!("{dir} cannot be looked at: {error}"))?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    if free < MIN_FREE_BYTES {
+        return Err(format!("{dir} has {} MiB left: boxes need {} MiB", free >> 20, MIN_FREE_BYTES >> 20));
+    }
+    // Some file systems have no fixed number of files, and say 0 of 0.
+    if space.f_files > 0 && space.f_favail < MIN_FREE_FILES {
+        return Err(format!("{dir} has room for {} files: boxes need {MIN_FREE_FILES}", space.f_favail));
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
+    if open.saturating_add(MIN_FREE_DESCRIPTORS) > limit {
+        return Err(format!("{open} of {limit} descriptors are open (ulimit -n)"));
+    }
+    Ok(())
 }
 
 fn notify(state: NotifyState<'_>) {

@@ -303,7 +303,6 @@ where
 
     /// Sends out what a delivery came to, and settles it where that is all.
     async fn deliver(&mut self, mut done: Finished) -> Result<(), FlowError> {
-        let sequence = done.delivery.sequence;
         let settlement = match &mut done.outcome {
             Outcome::Result(processed) => {
                 let outgoing = messages(processed, &mut done.delivery, self.flow.settings.retry);
@@ -331,14 +330,12 @@ where
             Outcome::Attached(_) => Settlement::Requeue,
             Outcome::Panicked => return Err(FlowError::Panicked(done.delivery.origin)),
         };
-        self.in_flight.end(sequence);
         self.settle(done.delivery, settlement).await;
         Ok(())
     }
 
     /// What a delivery came to is safely out, or (`out` is false) will not be.
     async fn confirmed(&mut self, done: Finished, out: bool) {
-        self.in_flight.end(done.delivery.sequence);
         if let (Outcome::Result(processed), true) = (&done.outcome, out) {
             let disposition = dispose(processed.verdict, done.delivery.attempt, self.flow.settings.retry);
             (self.flow.observe)(processed, disposition);
@@ -353,7 +350,11 @@ where
             self.source.settle(other, settlement.clone()).await;
         }
         self.unsettled -= 1;
-        self.source.settle(delivery, settlement).await;
+        let (sequence, out) = (delivery.sequence, settlement == Settlement::Ack);
+        if !self.source.settle(delivery, settlement).await && out {
+            self.in_flight.comes_again(sequence);
+        }
+        self.in_flight.end(sequence);
     }
 
     /// Delivers all that came back, and settles what is confirmed of it.

@@ -111,6 +111,9 @@ async fn process<E: Execute>(
     if let Some(Err(first)) = in_flight.map(|all| all.begin(result_id, incoming.sequence)) {
         return Outcome::Attached(first);
     }
+    if incoming.redelivered && in_flight.is_some_and(|all| all.take_known(result_id)) {
+        return Outcome::HasResult;
+    }
     match decoded {
         _ if has_result(&result_id.to_string()) => Outcome::HasResult,
         Err(undecodable) => Outcome::Result(Box::new(pipeline.invalid(incoming, undecodable))),

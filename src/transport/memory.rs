@@ -55,8 +55,9 @@ impl Source for MemorySource {
         }))
     }
 
-    async fn settle(&mut self, delivery: Delivery, settlement: Settlement) {
+    async fn settle(&mut self, delivery: Delivery, settlement: Settlement) -> bool {
         self.settled.0.lock().unwrap_or_else(PoisonError::into_inner).push((delivery.sequence, settlement));
+        true
     }
 }
 

@@ -168,10 +168,10 @@ pub trait Source: Send {
     /// The next delivery; `None` at the end. Dropping the future loses nothing.
     fn next(&mut self) -> impl Future<Output = Option<Result<Delivery, TransportError>>> + Send;
 
-    /// Ends a delivery.
-    fn settle(&mut self, delivery: Delivery, settlement: Settlement) -> impl Future<Output = ()> + Send {
+    /// Ends a delivery. `false`: it cannot be ended any more, and will be handed over again.
+    fn settle(&mut self, delivery: Delivery, settlement: Settlement) -> impl Future<Output = bool> + Send {
         drop((delivery, settlement));
-        std::future::ready(())
+        std::future::ready(true)
     }
 
     /// Takes nothing new, and gives back what was taken and not yielded yet.

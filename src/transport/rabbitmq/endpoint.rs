@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::stream::StreamExt as _;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -75,6 +75,8 @@ pub struct RabbitMqSource {
     /// The state of the consuming link.
     consume: Link,
     drain: CancellationToken,
+    /// True: nothing is taken, for want of something that is needed to run it.
+    held_back: watch::Receiver<bool>,
     /// Ends when every settlement is on its way.
     all_settled: oneshot::Receiver<()>,
     stats: Arc<Stats>,
@@ -88,13 +90,14 @@ pub struct RabbitMqSink {
 
 /// Starts both links, to be ended by `stop`; they find the broker when they can.
 ///
-/// `capacity`: deliveries that are unsettled at most, the prefetch. `max_wait`: what has not begun
+/// While `held_back` is true, nothing is taken. `capacity`: deliveries that are unsettled at most, the prefetch. `max_wait`: what has not begun
 /// after so long is given back.
 #[must_use]
 pub fn connect(
     broker: &Broker,
     capacity: u16,
     max_wait: Duration,
+    held_back: watch::Receiver<bool>,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) -> (RabbitMqSource, RabbitMqSink, Arc<Stats>) {
@@ -135,6 +138,7 @@ pub fn connect(
         publish,
         consume,
         drain,
+        held_back,
         all_settled,
         stats: Arc::clone(&stats),
     };
@@ -243,9 +247,12 @@ impl Source for RabbitMqSource {
     async fn next(&mut self) -> Option<Result<Delivery, TransportError>> {
         loop {
             self.publish.until_ready().await;
+            // Where nobody holds it back any more, nobody can let it go: it is the end.
+            self.held_back.wait_for(|held_back| !held_back).await.ok()?;
             let intake = tokio::select! {
                 intake = self.intake.recv() => intake?,
                 () = self.publish.changed() => continue,
+                _ = self.held_back.changed() => continue,
             };
             if !intake.delivery.acker.usable() {
                 // Its channel is gone: the broker hands it over again.
@@ -259,11 +266,13 @@ impl Source for RabbitMqSource {
         }
     }
 
-    async fn settle(&mut self, delivery: Delivery, settlement: Settlement) {
+    async fn settle(&mut self, delivery: Delivery, settlement: Settlement) -> bool {
         self.stats.held().remove(&delivery.sequence);
-        if let Some(acker) = self.held.remove(&delivery.sequence) {
-            self.send_settlement(acker, settlement).await;
-        }
+        let Some(acker) = self.held.remove(&delivery.sequence) else { return false };
+        // Its channel may be gone: then the broker has it again.
+        let usable = acker.usable();
+        self.send_settlement(acker, settlement).await;
+        usable
     }
 
     async fn drain(&mut self) {

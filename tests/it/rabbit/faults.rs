@@ -327,3 +327,32 @@ async fn credentials_that_change() {
     service.until("ready again", 60 * SECOND, Service::is_ready).await;
     assert!(!service.log().contains("hunter2"), "{}", service.log());
 }
+
+/// Boxes have no room: nothing is taken, nothing fails, and it goes on once there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_scratch_disk() {
+    let vhost = Node::shared().vhost();
+    let service = Service::start_on_a_small_disk(&vhost.url);
+    let mut stage = Stage::new(&vhost).await;
+    service.until("ready", MINUTE, Service::is_ready).await;
+    let filler = service.scratch().join("filler");
+    std::fs::write(&filler, vec![0; 60 << 20]).unwrap();
+    service
+        .until("it is said", 10 * SECOND, |service| {
+            service.reasons().is_some_and(|reasons| {
+                reasons["machine"].as_str().is_some_and(|why| why.contains("MiB left"))
+            })
+        })
+        .await;
+    stage.publish(&many("disk", 20, &["true"])).await;
+    // What was taken before it was seen is settled; the rest waits.
+    service
+        .until("nothing runs", MINUTE, |service| service.metric("evalmill_unsettled_deliveries") == 0.0)
+        .await;
+    assert_eq!(service.metric("evalmill_results_total"), 0.0, "{}", service.log());
+    std::fs::remove_file(filler).unwrap();
+    service.until("ready again", 10 * SECOND, Service::is_ready).await;
+    let (audit, results) = stage.audit(&service, 20, 0).await;
+    assert_eq!((audit.results, audit.parked), (20, 0));
+    assert!(results.iter().all(|result| result.json()["verdict"] == "passed"));
+}

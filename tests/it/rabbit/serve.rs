@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::client::Message;
 use super::node::Node;
-use super::service::{AUDIT, Service, Stage, WORK, many, runs, verdicts};
+use super::service::{AUDIT, LAST_DECLARED, Service, Stage, WORK, many, runs, verdicts};
 use super::{MINUTE, SECOND};
 use crate::support::{humaneval, processes_with};
 
@@ -160,7 +160,7 @@ async fn what_nobody_wants_is_kept_aside() {
     let vhost = Node::shared().vhost();
     let service = Service::start(&vhost.url);
     let client = super::client::Client::connect(&vhost.url).await.unwrap();
-    client.wait_for_queue(WORK, MINUTE).await.unwrap();
+    client.wait_for_queue(LAST_DECLARED, MINUTE).await.unwrap();
     let (id, body) = runs("a", &["true"]);
     client.predict(&id, &body).await.unwrap();
     client.wait_for_messages("evalmill.unrouted", 1, MINUTE).await.unwrap();

@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -17,6 +18,8 @@ use crate::support::evalmill;
 
 /// The queue that the service takes predictions from.
 pub(super) const WORK: &str = "evalmill.work.default";
+/// What the service declares last.
+pub(super) const LAST_DECLARED: &str = "evalmill.retry.default";
 /// The queue of the test, which gets every result.
 pub(super) const AUDIT: &str = "audit";
 /// Deliveries that a service holds at most in these tests.
@@ -36,6 +39,25 @@ impl Service {
 
     /// With these settings, as `("RABBITMQ__PREFETCH", "1")`.
     pub(super) fn start_with(url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start_as(url, settings, |_, _| None)
+    }
+
+    /// With a scratch directory on a disk of 100 MiB, which nobody else sees.
+    pub(super) fn start_on_a_small_disk(url: &str) -> Self {
+        Self::start_as(url, &[], |program, scratch| {
+            let mut command = Command::new("unshare");
+            let mount =
+                format!("mount -t tmpfs -o size=100m none {} && exec {program} serve", scratch.display());
+            command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &mount]);
+            Some(command)
+        })
+    }
+
+    fn start_as(
+        url: &str,
+        settings: &[(&str, &str)],
+        other: impl FnOnce(&str, &Path) -> Option<Command>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let http = free_port();
         let prefetch = PREFETCH.to_string();
@@ -49,15 +71,20 @@ impl Service {
             ("WORKER__NUM_WORKERS", "2".to_owned()),
             ("TELEMETRY__LISTEN", format!("127.0.0.1:{http}")),
         ];
-        let mut command = evalmill(&dir.path().join("scratch"));
+        let scratch = dir.path().join("scratch");
+        let mut command = other(env!("CARGO_BIN_EXE_evalmill"), &scratch).unwrap_or_else(|| {
+            let mut command = evalmill(&scratch);
+            command.arg("serve");
+            command
+        });
+        command.env("EXEC_TMP_DIR", &scratch);
         for (name, value) in defaults {
             command.env(format!("EVALMILL__{name}"), value);
         }
         for (name, value) in settings {
             command.env(format!("EVALMILL__{name}"), value);
         }
-        let child =
-            command.arg("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Self { child, dir, http }
     }
 
@@ -65,8 +92,9 @@ impl Service {
         i32::try_from(self.child.id()).unwrap()
     }
 
-    pub(super) fn scratch(&self) -> std::path::PathBuf {
-        self.dir.path().join("scratch")
+    /// Its scratch directory, as the service itself sees it.
+    pub(super) fn scratch(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}", self.pid(), self.dir.path().join("scratch").display()))
     }
 
     pub(super) fn log(&self) -> String {
@@ -166,7 +194,7 @@ impl Stage {
     /// Waits until the service has declared what it needs.
     pub(super) async fn new(vhost: &Vhost) -> Self {
         let client = Client::connect(&vhost.url).await.unwrap();
-        client.wait_for_queue(WORK, MINUTE).await.unwrap();
+        client.wait_for_queue(LAST_DECLARED, MINUTE).await.unwrap();
         client.wait_for_exchange(RESULTS, MINUTE).await.unwrap();
         client.keep(AUDIT, RESULTS, &["result.#"]).await.unwrap();
         Self { client, ledger: Ledger::default(), unsure: 0, url: vhost.url.clone() }
