@@ -2,7 +2,7 @@
 //!
 //! Predictions come in as messages, become *executables* (files and commands), run under limits in
 //! recycled worker processes, and leave as results with verdicts and timings. `evalmill run` does so
-//! from JSONL to JSONL; a library call does it in memory.
+//! from JSONL to JSONL, `evalmill serve` from RabbitMQ to RabbitMQ; a library call does it in memory.
 //!
 //! # One prediction, one direction
 //! ```text
@@ -11,7 +11,8 @@
 //! └───────────────────────────────────── service::run ─────────────────────────────────────────────┘
 //! ```
 //! Start reading at [`service::run`] (the loop), then [`pipeline::Pipeline::process`] (the stages),
-//! then [`executor::PoolExecutor`] (one executable), then [`worker`] (processes).
+//! then [`executor::PoolExecutor`] (one executable), then [`worker`] (processes). The broker's side is
+//! [`transport::rabbitmq`]; [`api::serve()`] puts it all together.
 //!
 //! # Processes
 //! ```text
@@ -40,7 +41,8 @@
 //! | 9 | `cli` |
 //!
 //! # Invariants
-//! - Every delivery gets exactly one result, whatever its bytes are, or is given back.
+//! - Every delivery gets exactly one result, whatever its bytes are, or is given back. From a broker, it
+//!   is settled only once what it came to is confirmed.
 //! - What untrusted code does is data ([`model::Termination`]); what our machine does is an error.
 //!   Trouble of ours is retried and then `infra_error`, never a wrong answer.
 //! - What is expected of a program never enters the process that runs it.

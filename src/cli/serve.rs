@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::args::ServeArgs;
 use super::exit::Failure;
@@ -27,16 +28,24 @@ pub(super) fn serve(file: Option<PathBuf>, args: &ServeArgs) -> Result<(), Failu
     start_logging(&settings.telemetry.log, settings.telemetry.log_format).map_err(Failure::Usage)?;
     let runtime = runtime(settings.num_workers())
         .map_err(|error| Failure::Io(format!("no runtime can be started: {error}")))?;
-    let end = runtime.block_on(async {
-        let (draining, forced) = (CancellationToken::new(), CancellationToken::new());
-        let signals = Signals::listen(draining.clone(), forced.clone())?;
-        if let Ok(tier) = reach(&settings.sandbox) {
-            say(&format!("evalmill: {}\n", notice(tier)));
-        }
-        let end = serve_settings(&settings, draining, forced).await;
-        let signal = signals.stop().await;
-        Ok::<_, Failure>((end?, signal))
-    });
+    let tier = reach(&settings.sandbox).ok();
+    // A task of its own, so that everything is done on the runtime's threads: the flow and what it
+    // waits for wake each other for each message.
+    let service = TaskTracker::new().spawn_on(
+        async move {
+            let (draining, forced) = (CancellationToken::new(), CancellationToken::new());
+            let signals = Signals::listen(draining.clone(), forced.clone())?;
+            if let Some(tier) = tier {
+                say(&format!("evalmill: {}\n", notice(tier)));
+            }
+            let end = serve_settings(&settings, draining, forced).await;
+            let signal = signals.stop().await;
+            Ok::<_, Failure>((end?, signal))
+        },
+        runtime.handle(),
+    );
+    let end =
+        runtime.block_on(service).map_err(|error| Failure::Io(format!("a defect of evalmill: {error}")))?;
     runtime.shutdown_timeout(Duration::from_millis(100));
     match end? {
         (FlowEnd::Forced, Some((name, number))) => {
