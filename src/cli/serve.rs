@@ -7,25 +7,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::args::ServeArgs;
+use super::client;
 use super::exit::Failure;
 use super::run::runtime;
 use super::signals::Signals;
 use crate::api::serve as serve_settings;
-use crate::config::{Override, Sources, load};
+use crate::config::Override;
 use crate::sandbox::{notice, reach};
 use crate::service::FlowEnd;
-use crate::telemetry::{say, start_logging};
+use crate::telemetry::say;
 
 /// Serves until it is told to stop.
 ///
 /// # Errors
 /// See the exit codes.
 pub(super) fn serve(file: Option<PathBuf>, args: &ServeArgs) -> Result<(), Failure> {
-    let mut sources = Sources::from_process(file);
     let workers = args.workers.map(|workers| workers.to_string());
-    sources.overrides.extend(workers.map(|value| Override::new("worker.num_workers", value, "--workers")));
-    let settings = load(&sources)?.settings;
-    start_logging(&settings.telemetry.log, settings.telemetry.log_format).map_err(Failure::Usage)?;
+    let workers = workers.map(|value| Override::new("worker.num_workers", value, "--workers"));
+    let settings = client::settings(file, workers.into_iter().collect())?;
     let runtime = runtime(settings.num_workers())
         .map_err(|error| Failure::Io(format!("no runtime can be started: {error}")))?;
     let tier = reach(&settings.sandbox).ok();

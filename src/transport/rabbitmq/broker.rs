@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use lapin::types::ShortString;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
 use thiserror::Error;
 
@@ -69,6 +69,13 @@ pub enum BrokerError {
     },
 }
 
+impl BrokerError {
+    /// The broker refuses one thing, and the connection lives.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Call { source, .. } if source.is_amqp_soft_error())
+    }
+}
+
 /// What a connection is for; part of its name, which the broker's tools show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -121,6 +128,10 @@ impl Broker {
             // The parser repeats the URL where it dislikes it as a whole.
             reason: reason.replace(url, "it"),
         })?;
+        if uri.scheme == AMQPScheme::AMQPS && !cfg!(feature = "tls") {
+            let reason = "this program was built without TLS: build it with --features tls".to_owned();
+            return Err(BrokerError::BadUrl { url: redact("url", url).into_owned(), reason });
+        }
         uri.query.heartbeat = Some(settings.heartbeat);
         Ok(uri)
     }
@@ -197,6 +208,7 @@ mod tests {
     #[rstest]
     #[case("", "EVALMILL__RABBITMQ__URL")]
     #[case("http://u:hunter2@h", "***@h")]
+    #[cfg_attr(not(feature = "tls"), case("amqps://u:hunter2@h", "--features tls"))]
     #[case("amqp:hunter2", "cannot be used")]
     #[case("u:hunter2@h", "cannot be used")]
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::stream::{BoxStream, SelectAll, StreamExt as _};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Event, message::Delivery};
+use lapin::{Channel, Connection, Event, message::Delivery};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ use super::broker::{Broker, BrokerError, RPC_LIMIT, Role, bounded, short};
 use super::endpoint::Stats;
 use super::link::{LinkEvent, LinkSetter};
 use super::properties::envelope;
-use super::topology::{apply, items, work_queue};
+use super::topology::{apply, class_items, common_items, work_queue};
 use crate::transport::Envelope;
 use crate::util::retry::Retry;
 
@@ -25,6 +25,9 @@ const RETRY_INITIAL: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at whether the link is still there.
 const TICK: Duration = Duration::from_millis(500);
+
+/// Before a class whose queues were refused is tried again.
+const SET_UP_AGAIN: Duration = Duration::from_secs(5);
 
 /// A delivery with what came with it.
 #[derive(Debug)]
@@ -94,18 +97,15 @@ impl Consumer {
         };
         let mut events = pin!(connection.events_listener());
         let settings = &self.broker.settings;
-        apply(&connection, &items(settings), settings.topology).await?;
-        let mut consumers = Vec::new();
+        apply(&connection, &common_items(settings), settings.topology).await?;
+        let mut consumers: Vec<Option<ClassConsumer>> = settings.classes.iter().map(|_| None).collect();
         let mut streams: SelectAll<BoxStream<'static, Item>> = SelectAll::new();
-        if !self.drain.is_cancelled() {
-            for (index, class) in settings.classes.iter().enumerate() {
-                let channel = bounded("open a channel", RPC_LIMIT, connection.create_channel()).await?;
-                let consumer = ClassConsumer { class: class.clone(), channel, number: 0, careful: true };
-                streams.push(self.consume(index, &consumer).await?);
-                consumers.push(consumer);
-            }
+        if self.drain.is_cancelled() {
+            self.link.tell(LinkEvent::Connected);
+        } else {
+            self.set_up(&connection, &mut consumers, &mut streams).await?;
         }
-        self.link.tell(LinkEvent::Connected);
+        let mut tried = Instant::now();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting: Option<Intake> = None;
@@ -120,7 +120,7 @@ impl Consumer {
                 () = self.drain.cancelled(), if !draining => {
                     draining = true;
                     waiting = None;
-                    for consumer in &consumers {
+                    for consumer in consumers.iter().flatten() {
                         cancel(consumer).await?;
                     }
                 }
@@ -130,6 +130,8 @@ impl Consumer {
                 event = events.next() => match event {
                     Some(Event::ConnectionBlocked(reason)) => self.link.tell(LinkEvent::Blocked(reason)),
                     Some(Event::ConnectionUnblocked) => self.link.tell(LinkEvent::Unblocked),
+                    // Of one channel: whoever uses it sees it, too.
+                    Some(Event::Error(source)) if source.is_amqp_soft_error() => {}
                     Some(Event::Error(source)) => {
                         return Err(BrokerError::Call { what: "consuming link".into(), source });
                     }
@@ -137,9 +139,15 @@ impl Consumer {
                     None => return Err(BrokerError::Ended("the consuming link ended".into())),
                 },
                 _ = tick.tick() => {
-                    let dead = consumers.iter().any(|consumer| !consumer.channel.status().connected());
+                    let mut set_up = consumers.iter().flatten();
+                    let dead = set_up.any(|consumer| !consumer.channel.status().connected());
                     if dead || !connection.status().connected() {
                         return Err(BrokerError::Ended("the consuming link is closed".into()));
+                    }
+                    let missing = consumers.iter().any(Option::is_none);
+                    if missing && !draining && tried.elapsed() > SET_UP_AGAIN {
+                        tried = Instant::now();
+                        self.set_up(&connection, &mut consumers, &mut streams).await?;
                     }
                 }
                 room = self.intake.reserve(), if waiting.is_some() => match (room, waiting.take()) {
@@ -150,12 +158,12 @@ impl Consumer {
                 item = streams.next(), if waiting.is_none() && !streams.is_empty() => match item {
                     // What was delivered meanwhile is given back when the connection is closed.
                     _ if draining => {}
-                    None => return Err(BrokerError::Ended("every consumer ended".into())),
+                    None => {}
                     Some((_, Some(Err(source)))) => {
                         return Err(BrokerError::Call { what: "consume".into(), source });
                     }
                     Some(((index, number), item)) => {
-                        let Some(consumer) = consumers.get_mut(index) else { continue };
+                        let Some(Some(consumer)) = consumers.get_mut(index) else { continue };
                         let latest = consumer.number == number;
                         match item {
                             Some(Ok(delivery)) if latest => {
@@ -183,6 +191,44 @@ impl Consumer {
                 },
             }
         }
+    }
+
+    /// Starts the consumers that are not there yet. A class whose queues the broker refuses is left
+    /// out, and said; the others go on.
+    async fn set_up(
+        &self,
+        connection: &Connection,
+        consumers: &mut [Option<ClassConsumer>],
+        streams: &mut SelectAll<BoxStream<'static, Item>>,
+    ) -> Result<(), BrokerError> {
+        let settings = &self.broker.settings;
+        let mut refusals = Vec::new();
+        for (index, (class, consumer)) in settings.classes.iter().zip(consumers).enumerate() {
+            if consumer.is_some() {
+                continue;
+            }
+            let begin = async {
+                apply(connection, &class_items(settings, class), settings.topology).await?;
+                let channel = bounded("open a channel", RPC_LIMIT, connection.create_channel()).await?;
+                let begun = ClassConsumer { class: class.clone(), channel, number: 0, careful: true };
+                Ok::<_, BrokerError>((self.consume(index, &begun).await?, begun))
+            };
+            match begin.await {
+                Ok((stream, begun)) => {
+                    streams.push(stream);
+                    *consumer = Some(begun);
+                }
+                Err(error) if error.is_refusal() => refusals.push(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.link.tell(LinkEvent::Connected);
+        if !refusals.is_empty() {
+            let reasons = refusals.join("; ");
+            tracing::warn!(reasons, "a class of input is not consumed");
+            self.link.tell(LinkEvent::Refused(reasons));
+        }
+        Ok(())
     }
 
     async fn consume(

@@ -19,7 +19,7 @@ use super::broker::{Broker, BrokerError, RPC_LIMIT, Role, bounded};
 use super::endpoint::Stats;
 use super::link::{LinkEvent, LinkSetter};
 use super::properties::Message;
-use super::topology::{apply, items};
+use super::topology::{apply, class_items, common_items};
 use crate::util::retry::Retry;
 
 /// How long the broker may take to confirm, while it does not say that it is blocked.
@@ -105,7 +105,15 @@ impl Publisher {
             connection = self.broker.connect(Role::Publish) => connection?,
         };
         let mut events = pin!(connection.events_listener());
-        apply(&connection, &items(&self.broker.settings), self.broker.settings.topology).await?;
+        let settings = &self.broker.settings;
+        apply(&connection, &common_items(settings), settings.topology).await?;
+        for class in &settings.classes {
+            match apply(&connection, &class_items(settings, class), settings.topology).await {
+                // The consuming link says so; the results of other classes still go out.
+                Err(error) if error.is_refusal() => tracing::debug!(%error, class, "a class is left out"),
+                done => done?,
+            }
+        }
         let channel = bounded("open a channel", RPC_LIMIT, connection.create_channel()).await?;
         let select = channel.confirm_select(ConfirmSelectOptions::default());
         bounded("ask for confirms", RPC_LIMIT, select).await?;
@@ -146,6 +154,8 @@ impl Publisher {
                             entry.sent = entry.sent.map(|_| Instant::now());
                         }
                     }
+                    // Of one channel: its confirms fail, and it is looked at with each tick.
+                    Some(Event::Error(source)) if source.is_amqp_soft_error() => {}
                     Some(Event::Error(source)) => {
                         return Err(BrokerError::Call { what: "publishing link".into(), source });
                     }

@@ -78,15 +78,26 @@ pub enum Item {
 /// Everything that must be there, in an order in which it can be declared.
 #[must_use]
 pub fn items(settings: &RabbitMq) -> Vec<Item> {
-    let text = |text: &str| Argument::Text(text.to_owned());
-    let bytes = Argument::Number(i64::try_from(settings.max_queue_mb << 20).unwrap_or(i64::MAX));
+    let classes = settings.classes.iter().flat_map(|class| class_items(settings, class));
+    common_items(settings).into_iter().chain(classes).collect()
+}
+
+fn text(text: &str) -> Argument {
+    Argument::Text(text.to_owned())
+}
+
+fn bind(queue: &str, exchange: &'static str, key: &str) -> Item {
+    Item::Binding { queue: queue.to_owned(), exchange, key: key.to_owned() }
+}
+
+fn max_bytes(settings: &RabbitMq) -> Argument {
+    Argument::Number(i64::try_from(settings.max_queue_mb << 20).unwrap_or(i64::MAX))
+}
+
+/// What every class needs, and what is published.
+pub(super) fn common_items(settings: &RabbitMq) -> Vec<Item> {
     let exchange = |name, kind, alternate| Item::Exchange { name, kind, alternate };
-    let bind = |queue: &str, exchange, key: &str| Item::Binding {
-        queue: queue.to_owned(),
-        exchange,
-        key: key.to_owned(),
-    };
-    let mut all = vec![
+    vec![
         exchange(UNROUTED, "fanout", None),
         exchange(DEAD, "fanout", None),
         exchange(RESULTS, "topic", Some(UNROUTED)),
@@ -95,7 +106,7 @@ pub fn items(settings: &RabbitMq) -> Vec<Item> {
             name: UNROUTED.to_owned(),
             arguments: vec![
                 ("x-delivery-limit", Argument::Number(NEVER)),
-                ("x-max-length-bytes", bytes.clone()),
+                ("x-max-length-bytes", max_bytes(settings)),
                 ("x-overflow", text("reject-publish")),
             ],
         },
@@ -105,24 +116,28 @@ pub fn items(settings: &RabbitMq) -> Vec<Item> {
             arguments: vec![("x-delivery-limit", Argument::Number(NEVER))],
         },
         bind(PARKING, DEAD, ""),
-    ];
-    for class in &settings.classes {
-        let (work, retry) = (work_queue(class), retry_queue(class));
-        // The defaults of these differ between versions of the broker: each is given.
-        let delay = Argument::Number((settings.retry_seconds * 1000.0) as i64);
-        all.push(Item::Queue {
+    ]
+}
+
+/// The queues of one class of input.
+pub(super) fn class_items(settings: &RabbitMq, class: &str) -> Vec<Item> {
+    let (work, retry) = (work_queue(class), retry_queue(class));
+    let delay = Argument::Number((settings.retry_seconds * 1000.0) as i64);
+    vec![
+        Item::Queue {
             name: work.clone(),
+            // The defaults of these differ between versions of the broker: each is given.
             arguments: vec![
                 ("x-delivery-limit", Argument::Number(settings.delivery_limit.into())),
                 ("x-dead-letter-exchange", text(DEAD)),
                 ("x-dead-letter-strategy", text("at-least-once")),
                 ("x-overflow", text("reject-publish")),
-                ("x-max-length-bytes", bytes.clone()),
+                ("x-max-length-bytes", max_bytes(settings)),
             ],
-        });
-        all.push(bind(&work, PREDICTIONS, class));
-        all.push(bind(&work, PREDICTIONS, &format!("{class}.#")));
-        all.push(Item::Queue {
+        },
+        bind(&work, PREDICTIONS, class),
+        bind(&work, PREDICTIONS, &format!("{class}.#")),
+        Item::Queue {
             name: retry,
             arguments: vec![
                 ("x-message-ttl", delay),
@@ -132,9 +147,8 @@ pub fn items(settings: &RabbitMq) -> Vec<Item> {
                 ("x-dead-letter-strategy", text("at-least-once")),
                 ("x-overflow", text("reject-publish")),
             ],
-        });
-    }
-    all
+        },
+    ]
 }
 
 impl fmt::Display for Argument {

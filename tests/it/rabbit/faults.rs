@@ -356,3 +356,32 @@ async fn a_full_scratch_disk() {
     assert_eq!((audit.results, audit.parked), (20, 0));
     assert!(results.iter().all(|result| result.json()["verdict"] == "passed"));
 }
+
+/// The queue of one class is there with another argument: the service says which, and the other class
+/// goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_argument() {
+    let vhost = Node::shared().vhost();
+    let client = super::client::Client::connect(&vhost.url).await.unwrap();
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(7));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    client.channel.queue_declare("evalmill.work.other".into(), options, arguments).await.unwrap();
+    let service = Service::start_with(&vhost.url, &[("RABBITMQ__CLASSES", "other,default")]);
+    let mut stage = Stage::new(&vhost).await;
+    service
+        .until("it is said", MINUTE, |service| {
+            service.reasons().is_some_and(|reasons| {
+                reasons["consume"].as_str().is_some_and(|why| {
+                    why.contains("inequivalent arg") && why.contains("evalmill.work.other")
+                })
+            })
+        })
+        .await;
+    stage.publish(&many("other", 10, &["true"])).await;
+    stage.audit(&service, 10, 0).await;
+    // Once it is out of the way, it is declared as it must be.
+    client.channel.queue_delete("evalmill.work.other".into(), QueueDeleteOptions::default()).await.unwrap();
+    service.until("ready", 30 * SECOND, Service::is_ready).await;
+}

@@ -98,7 +98,9 @@ impl Service {
     }
 
     pub(super) fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        let end = log.floor_char_boundary(log.len().saturating_sub(6000));
+        log[end..].to_owned()
     }
 
     /// Its answer to a GET; nothing where it does not listen.
