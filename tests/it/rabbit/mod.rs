@@ -5,6 +5,7 @@ mod broker;
 mod client;
 mod faults;
 mod ledger;
+mod long;
 mod nemesis;
 mod node;
 mod proxy;
