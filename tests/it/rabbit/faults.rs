@@ -186,6 +186,29 @@ async fn a_queue_that_is_deleted() {
     stage.audit(&service, 20, 0).await;
 }
 
+/// Somebody declared our queue otherwise: it is not used, and the reason names it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_with_other_arguments() {
+    let vhost = Node::shared().vhost();
+    let client = super::client::Client::connect(&vhost.url).await.unwrap();
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    client.channel.queue_declare(WORK.into(), options, FieldTable::default()).await.unwrap();
+    let service = Service::start(&vhost.url);
+    service
+        .until("it is said", 30 * SECOND, |service| {
+            service.reasons().is_some_and(|reasons| {
+                let why = reasons["consume"].as_str().unwrap_or_default();
+                why.contains(WORK) && why.contains("inequivalent arg")
+            })
+        })
+        .await;
+    client.channel.queue_delete(WORK.into(), QueueDeleteOptions::default()).await.unwrap();
+    service.until("ready", 30 * SECOND, Service::is_ready).await;
+    let mut stage = Stage::new(&vhost).await;
+    stage.publish(&many("other", 10, &["true"])).await;
+    stage.audit(&service, 10, 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exchange_that_is_deleted() {
     let vhost = Node::shared().vhost();
