@@ -250,11 +250,9 @@ where
     fn took(&mut self, delivery: Delivery, turns: &watch::Receiver<Gate>) {
         self.unsettled += 1;
         self.body_bytes += body_len(&delivery);
-        if delivery.envelope.as_ref().is_some_and(|envelope| envelope.is_suspect()) {
-            self.suspects.push_back(delivery);
-        } else {
-            self.start(delivery, turns);
-        }
+        // One whose result is being made only waits for that; the others come back.
+        let suspect = delivery.envelope.as_ref().is_some_and(|envelope| envelope.is_suspect());
+        self.start(delivery, turns, suspect);
     }
 
     /// Runs the next suspect once nothing else runs.
@@ -266,7 +264,7 @@ where
         if let Some(delivery) = self.suspects.pop_front() {
             tracing::warn!(origin = delivery.origin, "was handed over again and again: it runs alone");
             self.alone = true;
-            self.start(delivery, turns);
+            self.start(delivery, turns, false);
         }
     }
 
@@ -279,15 +277,20 @@ where
         }
     }
 
-    fn start(&mut self, delivery: Delivery, turns: &watch::Receiver<Gate>) {
+    fn start(&mut self, delivery: Delivery, turns: &watch::Receiver<Gate>, suspect: bool) {
         self.running += 1;
         let turn = Turn { sequence: delivery.sequence, gate: turns.clone() };
         let in_flight = self.flow.settings.retry.is_some().then(|| self.in_flight.clone());
-        start(&self.flow, delivery, turn, self.finished.clone(), self.stop.clone(), in_flight);
+        start(&self.flow, delivery, turn, self.finished.clone(), self.stop.clone(), in_flight, suspect);
     }
 
     fn came_back(&mut self, done: Finished) {
         self.running -= 1;
+        if matches!(done.outcome, Outcome::Suspect) {
+            // Its body still counts.
+            self.suspects.push_back(done.delivery);
+            return;
+        }
         // The result stands in for the body from here on: the body is not needed any more.
         self.body_bytes -= done.body_bytes;
         self.result_bytes += result_len(&done);
@@ -328,6 +331,8 @@ where
             }
             // The first one was settled meanwhile; whether with a result, nobody knows any more.
             Outcome::Attached(_) => Settlement::Requeue,
+            // Put aside when it came back.
+            Outcome::Suspect => return Ok(()),
             Outcome::Panicked => return Err(FlowError::Panicked(done.delivery.origin)),
         };
         self.settle(done.delivery, settlement).await;

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::Flow;
 use super::in_flight::InFlight;
 use crate::executor::Execute;
 use crate::model::Verdict;
-use crate::pipeline::{Incoming, Pipeline, Processed, Turn, decode};
+use crate::pipeline::{Decoded, Incoming, Pipeline, Processed, Turn, Undecodable, decode};
 use crate::transport::Delivery;
 
 /// What a task brings back.
@@ -27,6 +28,8 @@ pub(super) enum Outcome {
     HasResult,
     /// The delivery of this sequence makes the same result.
     Attached(u64),
+    /// It must run alone, and nobody makes its result; it has its body.
+    Suspect,
     NotStarted,
     Panicked,
 }
@@ -41,7 +44,11 @@ pub(super) fn body_len(delivery: &Delivery) -> usize {
 pub(super) fn result_len(done: &Finished) -> usize {
     match &done.outcome {
         Outcome::Result(processed) => processed.body.len(),
-        Outcome::HasResult | Outcome::Attached(_) | Outcome::NotStarted | Outcome::Panicked => 0,
+        Outcome::HasResult
+        | Outcome::Attached(_)
+        | Outcome::Suspect
+        | Outcome::NotStarted
+        | Outcome::Panicked => 0,
     }
 }
 
@@ -53,6 +60,7 @@ pub(super) fn start<E: Execute + 'static>(
     finished: mpsc::Sender<Finished>,
     stop: CancellationToken,
     in_flight: Option<InFlight>,
+    suspect: bool,
 ) {
     let pipeline = Arc::clone(&flow.pipeline);
     let draining = flow.draining.clone();
@@ -66,15 +74,27 @@ pub(super) fn start<E: Execute + 'static>(
         };
         let body = body.map_err(|error| error.to_string());
         let incoming = Arc::new(Incoming { sequence, fallback_id, body, arrived, attempt, redelivered });
-        let work = process(&pipeline, &incoming, &draining, &mut turn, &done_already, in_flight.as_ref());
+        let work = async {
+            let decoded = match decoded(&pipeline, &incoming).await {
+                Ok(decoded) => decoded,
+                Err(outcome) => return outcome,
+            };
+            if let Some(outcome) = made_already(&incoming, &decoded, in_flight.as_ref(), suspect) {
+                return outcome;
+            }
+            process(&pipeline, &incoming, decoded, &draining, &mut turn, &done_already).await
+        };
         let outcome = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             outcome = std::panic::AssertUnwindSafe(work).catch_unwind() => outcome.unwrap_or(Outcome::Panicked),
         };
         // Only what may have to be sent again keeps its body.
-        let again = matches!(&outcome, Outcome::Result(done) if done.verdict == Verdict::InfraError)
-            && in_flight.is_some();
+        let again = match &outcome {
+            Outcome::Result(done) => done.verdict == Verdict::InfraError && in_flight.is_some(),
+            Outcome::Suspect => true,
+            _ => false,
+        };
         let body = match Arc::try_unwrap(incoming) {
             Ok(Incoming { body: Ok(body), .. }) if again => body,
             Err(shared) if again => shared.body.clone().unwrap_or_default(),
@@ -86,36 +106,54 @@ pub(super) fn start<E: Execute + 'static>(
     });
 }
 
+type Decoding = Result<Decoded, Undecodable>;
+
+async fn decoded<E: Execute>(pipeline: &Pipeline<E>, incoming: &Arc<Incoming>) -> Result<Decoding, Outcome> {
+    if incoming.body.as_ref().map_or(0, Vec::len) < DECODE_INLINE_BYTES {
+        return Ok(decode(incoming, pipeline.framing()));
+    }
+    let (incoming, framing) = (Arc::clone(incoming), pipeline.framing().clone());
+    tokio::task::spawn_blocking(move || decode(&incoming, &framing)).await.map_err(|_| Outcome::Panicked)
+}
+
+fn result_id(decoded: &Decoding) -> Uuid {
+    match decoded {
+        Ok(decoded) => decoded.result_id,
+        Err(undecodable) => undecodable.result_id,
+    }
+}
+
+/// What becomes of a delivery whose result is being made, or is out; or which must not run yet.
+fn made_already(
+    incoming: &Incoming,
+    decoded: &Decoding,
+    in_flight: Option<&InFlight>,
+    suspect: bool,
+) -> Option<Outcome> {
+    let (all, result) = (in_flight?, result_id(decoded));
+    if let Err(first) = all.begin(result, incoming.sequence) {
+        return Some(Outcome::Attached(first));
+    }
+    if incoming.redelivered && all.take_known(result) {
+        return Some(Outcome::HasResult);
+    }
+    suspect.then(|| {
+        all.end(incoming.sequence);
+        Outcome::Suspect
+    })
+}
+
 async fn process<E: Execute>(
     pipeline: &Pipeline<E>,
     incoming: &Arc<Incoming>,
+    decoded: Decoding,
     draining: &CancellationToken,
     turn: &mut Turn,
     done_already: &Mutex<dyn FnMut(&str) -> bool + Send>,
-    in_flight: Option<&InFlight>,
 ) -> Outcome {
     let has_result = |id: &str| (done_already.lock().unwrap_or_else(PoisonError::into_inner))(id);
-    let decoded = if incoming.body.as_ref().map_or(0, Vec::len) < DECODE_INLINE_BYTES {
-        decode(incoming, pipeline.framing())
-    } else {
-        let (incoming, framing) = (Arc::clone(incoming), pipeline.framing().clone());
-        match tokio::task::spawn_blocking(move || decode(&incoming, &framing)).await {
-            Ok(decoded) => decoded,
-            Err(_) => return Outcome::Panicked,
-        }
-    };
-    let result_id = match &decoded {
-        Ok(decoded) => decoded.result_id,
-        Err(undecodable) => undecodable.result_id,
-    };
-    if let Some(Err(first)) = in_flight.map(|all| all.begin(result_id, incoming.sequence)) {
-        return Outcome::Attached(first);
-    }
-    if incoming.redelivered && in_flight.is_some_and(|all| all.take_known(result_id)) {
-        return Outcome::HasResult;
-    }
     match decoded {
-        _ if has_result(&result_id.to_string()) => Outcome::HasResult,
+        decoded if has_result(&result_id(&decoded).to_string()) => Outcome::HasResult,
         Err(undecodable) => Outcome::Result(Box::new(pipeline.invalid(incoming, undecodable))),
         Ok(decoded) => match pipeline.process(incoming, decoded, draining, turn).await {
             Some(processed) => Outcome::Result(Box::new(processed)),

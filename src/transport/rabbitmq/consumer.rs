@@ -23,6 +23,8 @@ use crate::util::retry::Retry;
 
 const RETRY_INITIAL: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// A link that lived so long is tried again without much delay.
+const STABLE: Duration = Duration::from_secs(2);
 /// Between two looks at whether the link is still there.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -80,7 +82,7 @@ impl Consumer {
             tracing::warn!(%error, "the consuming link is lost");
             self.link.tell(LinkEvent::Lost(error.to_string()));
             self.stats.consume_losses.fetch_add(1, Ordering::Relaxed);
-            if begun.elapsed() > RETRY_MAX {
+            if begun.elapsed() > STABLE {
                 retry.reset();
             }
             tokio::select! {

@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_millis(500);
 const REFUSED_DELAY: Duration = Duration::from_secs(1);
 const RETRY_INITIAL: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// A link that lived so long is tried again without much delay.
+const STABLE: Duration = Duration::from_secs(2);
 
 /// A message to publish, and who wants to know that the broker has it.
 #[derive(Debug)]
@@ -88,7 +90,7 @@ impl Publisher {
             }
             self.queue = self.outbox.keys().copied().collect();
             self.delayed.clear();
-            if begun.elapsed() > RETRY_MAX {
+            if begun.elapsed() > STABLE {
                 retry.reset();
             }
             tokio::select! {

@@ -94,6 +94,11 @@ impl Message {
         id.or_else(in_body).unwrap_or_else(|| panic!("a message without an id: {self:?}"))
     }
 
+    /// The id of the input that this is the result of.
+    pub(crate) fn input_of_result(&self) -> String {
+        self.json()["id"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// A header.
     pub(crate) fn header(&self, name: &str) -> Option<&AMQPValue> {
         self.properties.headers().as_ref()?.inner().get(name)

@@ -186,6 +186,29 @@ async fn a_queue_that_is_deleted() {
     stage.audit(&service, 20, 0).await;
 }
 
+/// Somebody declared our queue otherwise: it is not used, and the reason names it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_with_other_arguments() {
+    let vhost = Node::shared().vhost();
+    let client = super::client::Client::connect(&vhost.url).await.unwrap();
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    client.channel.queue_declare(WORK.into(), options, FieldTable::default()).await.unwrap();
+    let service = Service::start(&vhost.url);
+    service
+        .until("it is said", 30 * SECOND, |service| {
+            service.reasons().is_some_and(|reasons| {
+                let why = reasons["consume"].as_str().unwrap_or_default();
+                why.contains(WORK) && why.contains("inequivalent arg")
+            })
+        })
+        .await;
+    client.channel.queue_delete(WORK.into(), QueueDeleteOptions::default()).await.unwrap();
+    service.until("ready", 30 * SECOND, Service::is_ready).await;
+    let mut stage = Stage::new(&vhost).await;
+    stage.publish(&many("other", 10, &["true"])).await;
+    stage.audit(&service, 10, 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exchange_that_is_deleted() {
     let vhost = Node::shared().vhost();
@@ -384,4 +407,40 @@ async fn a_changed_argument() {
     // Once it is out of the way, it is declared as it must be.
     client.channel.queue_delete("evalmill.work.other".into(), QueueDeleteOptions::default()).await.unwrap();
     service.until("ready", 30 * SECOND, Service::is_ready).await;
+}
+
+/// Its message comes again and again while it runs; that alone does not make it a danger to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_prediction_over_many_lost_links_does_not_stop_the_others() {
+    let node = Node::shared();
+    let vhost = node.vhost();
+    let proxy = Proxy::start(node.port());
+    let service = Service::start(&proxy.url_for(&vhost));
+    let mut stage = Stage::new(&vhost).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (begun, go) = (dir.path().join("begun"), dir.path().join("go"));
+    // It runs until the test lets it end.
+    let script =
+        format!("echo x >> {}; while [ ! -e {} ]; do sleep 0.05; done", begun.display(), go.display());
+    stage.publish(&[runs("long", &["sh", "-c", &script])]).await;
+    service.until("it runs", MINUTE, |_| begun.exists()).await;
+    for losses in 1..=3 {
+        proxy.cut_all();
+        service
+            .until("it is back", MINUTE, |service| {
+                service.metric("evalmill_reconnects_total") >= 2.0 * f64::from(losses) && service.is_ready()
+            })
+            .await;
+        service
+            .until("it comes again", MINUTE, |service| {
+                service.metric("evalmill_redeliveries_total") >= f64::from(losses)
+            })
+            .await;
+    }
+    stage.publish(&many("short", 10, &["true"])).await;
+    stage.client.wait_for_messages(AUDIT, 10, MINUTE).await.unwrap();
+    std::fs::write(go, "").unwrap();
+    let (audit, _) = stage.audit(&service, 11, 0).await;
+    assert_eq!((audit.results, audit.parked), (11, 0));
+    assert_eq!(std::fs::read_to_string(begun).unwrap(), "x\n", "it ran once");
 }

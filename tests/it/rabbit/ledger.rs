@@ -46,6 +46,11 @@ impl Ledger {
         self.confirmed.insert(id);
     }
 
+    /// The ids of what was confirmed.
+    pub(crate) fn confirmed(&self) -> impl Iterator<Item = &str> {
+        self.confirmed.iter().map(String::as_str)
+    }
+
     /// Holds result bodies and the ids of parked inputs against what was sent. Each confirmed input
     /// must have exactly one `result_id` or be parked; one that was sent and not confirmed may.
     pub(crate) fn audit<R, P>(&self, results: R, parked: P, max_duplicates: usize) -> Result<Audit, String>

@@ -5,6 +5,8 @@ pub(crate) mod broker;
 pub(crate) mod client;
 mod faults;
 mod ledger;
+mod long;
+mod nemesis;
 pub(crate) mod node;
 pub(crate) mod proxy;
 mod serve;

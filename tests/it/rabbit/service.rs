@@ -150,10 +150,14 @@ impl Service {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and how it ended within the bound.
-    pub(super) async fn terminate(mut self, bound: Duration) -> (Option<i32>, String) {
+    pub(super) fn signal_term(&self) {
         let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// SIGTERM, and how it ended within the bound.
+    pub(super) async fn terminate(mut self, bound: Duration) -> (Option<i32>, String) {
+        self.signal_term();
         let end = Instant::now() + bound;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
