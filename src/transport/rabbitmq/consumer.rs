@@ -67,6 +67,8 @@ pub(super) struct Consumer {
     pub(super) stats: Arc<Stats>,
     /// An acknowledgement did not work: the link must be rebuilt.
     pub(super) trouble: Arc<Notify>,
+    /// The suspect that was taken did no harm: others may be taken beside it.
+    pub(super) vouched: Arc<Notify>,
     /// Take nothing new.
     pub(super) drain: CancellationToken,
     pub(super) stop: CancellationToken,
@@ -126,6 +128,15 @@ impl Consumer {
                         cancel(consumer).await?;
                     }
                 }
+                () = self.vouched.notified(), if !draining => {
+                    for (index, consumer) in consumers.iter_mut().enumerate() {
+                        if let Some(consumer) = consumer
+                            && consumer.careful
+                        {
+                            streams.push(self.consume_as(index, consumer, false).await?);
+                        }
+                    }
+                }
                 () = self.trouble.notified() => {
                     return Err(BrokerError::Ended("an acknowledgement could not be sent".into()));
                 }
@@ -171,10 +182,8 @@ impl Consumer {
                             Some(Ok(delivery)) if latest => {
                                 let envelope = envelope(&consumer.class, &delivery);
                                 if envelope.is_suspect() != consumer.careful {
-                                    cancel(consumer).await?;
-                                    consumer.number += 1;
-                                    consumer.careful = envelope.is_suspect();
-                                    streams.push(self.consume(index, consumer).await?);
+                                    let careful = envelope.is_suspect();
+                                    streams.push(self.consume_as(index, consumer, careful).await?);
                                 }
                                 waiting = Some(Intake { delivery, envelope, arrived: Instant::now() });
                             }
@@ -231,6 +240,19 @@ impl Consumer {
             self.link.tell(LinkEvent::Refused(reasons));
         }
         Ok(())
+    }
+
+    /// Puts another consumer in place of this one.
+    async fn consume_as(
+        &self,
+        index: usize,
+        consumer: &mut ClassConsumer,
+        careful: bool,
+    ) -> Result<BoxStream<'static, Item>, BrokerError> {
+        cancel(consumer).await?;
+        consumer.number += 1;
+        consumer.careful = careful;
+        self.consume(index, consumer).await
     }
 
     async fn consume(

@@ -75,6 +75,8 @@ pub struct RabbitMqSource {
     /// The state of the consuming link.
     consume: Link,
     drain: CancellationToken,
+    /// Where the consumer is told that a suspect did no harm.
+    vouched: Arc<Notify>,
     /// True: nothing is taken, for want of something that is needed to run it.
     held_back: watch::Receiver<bool>,
     /// Ends when every settlement is on its way.
@@ -110,6 +112,7 @@ pub fn connect(
     let (settling, settlements) = mpsc::channel(usize::from(capacity) + 16);
     let (settling_ends, all_settled) = oneshot::channel();
     let (trouble, drain) = (Arc::new(Notify::new()), CancellationToken::new());
+    let vouched = Arc::new(Notify::new());
     let consumer = Consumer {
         broker: broker.clone(),
         prefetch: capacity,
@@ -117,6 +120,7 @@ pub fn connect(
         link: consume_set,
         stats: Arc::clone(&stats),
         trouble: Arc::clone(&trouble),
+        vouched: Arc::clone(&vouched),
         drain: drain.clone(),
         stop: stop.clone(),
     };
@@ -138,6 +142,7 @@ pub fn connect(
         publish,
         consume,
         drain,
+        vouched,
         held_back,
         all_settled,
         stats: Arc::clone(&stats),
@@ -273,6 +278,10 @@ impl Source for RabbitMqSource {
         let usable = acker.usable();
         self.send_settlement(acker, settlement).await;
         usable
+    }
+
+    fn vouch(&mut self) {
+        self.vouched.notify_one();
     }
 
     async fn drain(&mut self) {
