@@ -7,12 +7,14 @@ use clap::Parser as _;
 use super::args::{BenchCommand, Cli, Command};
 use super::exit::{Failure, report};
 use super::{
-    bench, check_config, collect, completions, healthcheck, parking, publish, run, schema, serve, topology,
+    bench, check_config, collect, completions, healthcheck, parking, publish, run, schema, serve, stack,
+    topology,
 };
 
 /// Runs the program with its command line.
 #[must_use]
 pub fn main() -> ExitCode {
+    stack::deepen();
     // Clap answers --help, -V and wrong usage itself, with exit code 0 or 2.
     let cli = Cli::parse();
     report(dispatch(cli))

@@ -18,6 +18,7 @@ mod run;
 pub mod schema;
 mod serve;
 mod signals;
+mod stack;
 pub mod table;
 mod topology;
 

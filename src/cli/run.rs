@@ -48,7 +48,8 @@ pub(super) fn run(file: Option<PathBuf>, args: &RunArgs) -> Result<(), Failure> 
 /// that wake each other: one for every 16 workers.
 pub(super) fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
     let threads = workers.div_ceil(16);
-    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(threads).enable_all().build()
 }
 
 /// Flags are settings, too.

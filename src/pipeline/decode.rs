@@ -39,6 +39,9 @@ pub enum Framing {
     },
 }
 
+/// Most bytes of an id, a run or a task: each stands in every message about the prediction.
+const MAX_NAME_BYTES: usize = 1024;
+
 /// A prediction, ready to be preprocessed.
 #[derive(Debug)]
 pub struct Decoded {
@@ -125,6 +128,13 @@ pub fn decode(incoming: &Incoming, framing: &Framing) -> Result<Decoded, Undecod
                 let reason = if path == "." { reason } else { format!("{path}: {reason}") };
                 fail(own_id.clone(), body, reason)
             })?;
+            for (name, text) in [("run", &prediction.run), ("task", &prediction.task)] {
+                let bytes = text.as_ref().map_or(0, String::len);
+                if bytes > MAX_NAME_BYTES {
+                    let reason = format!("{name} has {bytes} bytes: at most {MAX_NAME_BYTES} are allowed");
+                    return Err(fail(own_id, body, reason));
+                }
+            }
             let payload = value.get_mut("prediction").map(Value::take).unwrap_or_default();
             if !payload.is_object() {
                 let reason = format!("prediction is {}: it must be a JSON object", kind(&payload));
@@ -152,6 +162,9 @@ pub fn decode(incoming: &Incoming, framing: &Framing) -> Result<Decoded, Undecod
 pub fn id_of(value: &Value, field: &str) -> Result<Option<String>, String> {
     match value.get(field) {
         None | Some(Value::Null) => Ok(None),
+        Some(Value::String(id)) if id.len() > MAX_NAME_BYTES => {
+            Err(format!("{field} has {} bytes: at most {MAX_NAME_BYTES} are allowed", id.len()))
+        }
         Some(Value::String(id)) if !id.is_empty() => Ok(Some(id.clone())),
         Some(Value::Number(id)) if id.is_i64() || id.is_u64() => Ok(Some(id.to_string())),
         Some(other) => {

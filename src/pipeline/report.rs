@@ -4,12 +4,18 @@ use serde_json::Map;
 
 use crate::model::{CommandResult, ExecutionResult, ResultMessage, Termination, Verdict};
 
+/// Most bytes of the explanation in a result that is too long.
+const MAX_DETAIL_BYTES: usize = 4096;
+
 /// The message and its bytes, within the limit.
 pub(super) fn encoded(mut message: ResultMessage, limit: Option<usize>) -> (ResultMessage, Vec<u8>) {
     // Every value in it is a map with text keys, a number or a text: encoding cannot fail.
     let encode = |message: &ResultMessage| serde_json::to_vec(message).unwrap_or_default();
     let body = encode(&message);
     let Some(limit) = limit.filter(|limit| body.len() > *limit) else { return (message, body) };
+    if let Some(detail) = &mut message.detail {
+        shorten(detail, MAX_DETAIL_BYTES);
+    }
     let note = format!("the result had {} bytes, the limit is {limit}: it was shortened", body.len());
     message.detail = Some(message.detail.map_or(note.clone(), |detail| format!("{detail}; {note}")));
     message.prediction = None;
@@ -96,6 +102,14 @@ mod tests {
         let (message, body) = encoded(message(300, 1), Some(4096));
         assert!(message.detail.is_none() && body.len() <= 4096);
         assert!(!message.executions[0].command_results[0].stdout_truncated);
+    }
+
+    #[test]
+    fn an_explanation_that_does_not_fit_is_shortened() {
+        let long = ResultMessage { detail: Some("x".repeat(100_000)), ..message(0, 1) };
+        let (message, body) = encoded(long, Some(20_000));
+        assert!(body.len() <= 20_000);
+        assert!(message.detail.unwrap().ends_with("shortened"));
     }
 
     #[test]

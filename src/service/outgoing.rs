@@ -5,6 +5,9 @@ use crate::model::{NoticeSchema, ParkedNotice};
 use crate::pipeline::Processed;
 use crate::transport::{Address, Delivery, Outgoing};
 
+/// Most bytes of the reason in a notice.
+const MAX_REASON_BYTES: usize = 4096;
+
 /// What goes out for a result; the body goes along.
 pub(super) fn messages(
     processed: &mut Processed,
@@ -26,7 +29,8 @@ pub(super) fn messages(
             vec![Outgoing { body: input(), to: Address::Retry { attempt }, envelope }]
         }
         Disposition::Park => {
-            let reason = processed.detail.clone().unwrap_or_default();
+            let mut reason = processed.detail.clone().unwrap_or_default();
+            reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
             let attempts = delivery.attempt;
             let notice = ParkedNotice {
                 schema: NoticeSchema::Parked,

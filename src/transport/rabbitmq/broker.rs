@@ -123,14 +123,16 @@ impl Broker {
             (url, _) => url.to_owned(),
         };
         let url = url.trim();
+        // What is no URL may be a password alone.
+        let shown = if url.contains("://") { redact("url", url).into_owned() } else { "***".to_owned() };
         let mut uri = AMQPUri::from_str(url).map_err(|reason| BrokerError::BadUrl {
-            url: redact("url", url).into_owned(),
+            url: shown.clone(),
             // The parser repeats the URL where it dislikes it as a whole.
             reason: reason.replace(url, "it"),
         })?;
         if uri.scheme == AMQPScheme::AMQPS && !cfg!(feature = "tls") {
             let reason = "this program was built without TLS: build it with --features tls".to_owned();
-            return Err(BrokerError::BadUrl { url: redact("url", url).into_owned(), reason });
+            return Err(BrokerError::BadUrl { url: shown, reason });
         }
         uri.query.heartbeat = Some(settings.heartbeat);
         Ok(uri)
@@ -215,7 +217,7 @@ mod tests {
     async fn bad_urls_are_named_without_their_password(#[case] url: &str, #[case] says: &str) {
         let error = broker(url).uri().await.unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
-        assert!(!error.contains("hunter2") || !url.contains("://"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
     }
 
     #[tokio::test]

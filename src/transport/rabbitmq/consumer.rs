@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use futures::stream::{BoxStream, SelectAll, StreamExt as _};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -100,6 +101,9 @@ impl Consumer {
             connection = self.broker.connect(Role::Consume) => connection?,
         };
         let mut events = pin!(connection.events_listener());
+        // What was said of an earlier connection is not about this one.
+        let _ = self.trouble.notified().now_or_never();
+        let _ = self.vouched.notified().now_or_never();
         let settings = &self.broker.settings;
         apply(&connection, &common_items(settings), settings.topology).await?;
         let mut consumers: Vec<Option<ClassConsumer>> = settings.classes.iter().map(|_| None).collect();

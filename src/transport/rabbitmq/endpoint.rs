@@ -183,7 +183,10 @@ async fn settle_all(
                 Err(error) => {
                     stats.stale.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(%error, "a delivery could not be settled");
-                    trouble.notify_one();
+                    // Where its channel is gone, the link is being rebuilt already.
+                    if acker.usable() {
+                        trouble.notify_one();
+                    }
                 }
             }
         }
@@ -264,7 +267,8 @@ impl Source for RabbitMqSource {
                 continue;
             }
             if intake.arrived.elapsed() > self.max_wait {
-                self.send_settlement(intake.delivery.acker, Settlement::Requeue).await;
+                // There is room; waiting here could lose it.
+                let _ = self.settling.try_send((intake.delivery.acker, Settlement::Requeue));
                 continue;
             }
             return Some(Ok(self.delivery(intake)));

@@ -184,7 +184,27 @@ fn as_new(properties: &BasicProperties) -> BasicProperties {
             headers.insert(ShortString::from(name), value.clone());
         }
     }
-    properties.clone().with_headers(headers)
+    let mut new = BasicProperties::default().with_headers(headers).with_delivery_mode(2);
+    // Not its user_id: the broker takes that from nobody but that user.
+    if let Some(value) = properties.content_type().clone() {
+        new = new.with_content_type(value);
+    }
+    if let Some(value) = properties.message_id().clone() {
+        new = new.with_message_id(value);
+    }
+    if let Some(value) = properties.correlation_id().clone() {
+        new = new.with_correlation_id(value);
+    }
+    if let Some(value) = properties.reply_to().clone() {
+        new = new.with_reply_to(value);
+    }
+    if let Some(value) = properties.kind().clone() {
+        new = new.with_type(value);
+    }
+    if let Some(value) = *properties.timestamp() {
+        new = new.with_timestamp(value);
+    }
+    new
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub(super) const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 const PERSISTENT: u8 = 2;
 /// Properties and headers share one frame of 128 KiB with everything else in it.
 const MAX_REASON_BYTES: usize = 1024;
+/// What W3C asks everybody to take.
+const MAX_TRACE_BYTES: usize = 512;
 
 /// A message, ready to be published.
 #[derive(Debug, Clone)]
@@ -37,8 +39,12 @@ pub(super) fn envelope(class: &str, delivery: &Delivery) -> Envelope {
     };
     let properties = &delivery.properties;
     let headers = properties.headers();
-    let [parent, state] = TRACE.map(|name| header_text(headers.as_ref(), name));
-    let count = headers.as_ref().and_then(|table| number(table, "x-delivery-count"));
+    // Longer ones are no trace context, and must not make a result too large for a frame.
+    let trace = |name| header_text(headers.as_ref(), name).filter(|text| text.len() <= MAX_TRACE_BYTES);
+    let [parent, state] = TRACE.map(trace);
+    // Only the broker counts hand-overs: at the first one, it is the producer's.
+    let count = headers.as_ref().filter(|_| delivery.redelivered);
+    let count = count.and_then(|table| number(table, "x-delivery-count"));
     Envelope {
         message_id: text(properties.message_id()),
         correlation_id: text(properties.correlation_id()),

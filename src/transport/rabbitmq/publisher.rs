@@ -44,7 +44,13 @@ struct Entry {
     order: Order,
     /// When it was sent on the connection that there is now.
     sent: Option<Instant>,
+    /// Connections that were lost while it was out.
+    losses: u32,
 }
+
+/// After so many, a message is sent alone and after all others: it may be one that the broker never
+/// takes, and ends the connection for.
+const MAX_LOSSES: u32 = 3;
 
 type Confirm = BoxFuture<'static, (u64, lapin::Result<Confirmation>)>;
 
@@ -86,7 +92,7 @@ impl Publisher {
             self.stats.publish_losses.fetch_add(1, Ordering::Relaxed);
             // Whether the broker has what was not confirmed, nobody knows: it is sent again.
             for entry in self.outbox.values_mut() {
-                entry.sent = None;
+                entry.losses += u32::from(entry.sent.take().is_some());
             }
             self.queue = self.outbox.keys().copied().collect();
             self.delayed.clear();
@@ -126,15 +132,12 @@ impl Publisher {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // While one that must reach a queue is out, no other is: lapin can mix up whose returned
-        // message it is.
+        // message it is. Nor beside one that may end the connection.
         let mut mandatory_out = false;
         loop {
             let window = usize::from(self.broker.settings.confirm_window);
             let open = confirms.len() < window && !mandatory_out && !self.link.state().is_blocked();
-            let front = self.queue.front().and_then(|id| Some((*id, self.outbox.get(id)?)));
-            let send =
-                front.filter(|(_, entry)| open && (!entry.order.message.mandatory || confirms.is_empty()));
-            let send = send.map(|(id, _)| id);
+            let send = if open { self.pick(confirms.is_empty()) } else { None };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
@@ -166,11 +169,10 @@ impl Publisher {
                 },
                 _ = tick.tick() => self.ticked(&channel)?,
                 () = std::future::ready(()), if send.is_some() => {
-                    let Some(id) = send else { continue };
-                    self.queue.pop_front();
+                    let Some(id) = send.and_then(|at| self.queue.remove(at)) else { continue };
                     let Some(entry) = self.outbox.get_mut(&id) else { continue };
                     let message = &entry.order.message;
-                    mandatory_out = message.mandatory;
+                    mandatory_out = message.mandatory || entry.losses >= MAX_LOSSES;
                     let options = BasicPublishOptions { mandatory: message.mandatory, immediate: false };
                     let publish = channel.basic_publish(
                         message.exchange.clone(),
@@ -186,7 +188,7 @@ impl Publisher {
                 order = self.orders.recv(), if self.queue.len() < window => match order {
                     Some(order) => {
                         self.next += 1;
-                        self.outbox.insert(self.next, Entry { order, sent: None });
+                        self.outbox.insert(self.next, Entry { order, sent: None, losses: 0 });
                         self.queue.push_back(self.next);
                         self.stats.unconfirmed.store(self.outbox.len() as u64, Ordering::Relaxed);
                     }
@@ -199,6 +201,16 @@ impl Publisher {
                 },
             }
         }
+    }
+
+    /// The place in the queue of what is sent next; `idle`: nothing is out.
+    fn pick(&self, idle: bool) -> Option<usize> {
+        let entry = |id: &u64| self.outbox.get(id);
+        let sound = |id: &u64| entry(id).is_none_or(|entry| entry.losses < MAX_LOSSES);
+        let at = self.queue.iter().position(sound);
+        let at = at.or_else(|| (idle && !self.queue.is_empty()).then_some(0))?;
+        let mandatory = entry(self.queue.get(at)?).is_some_and(|entry| entry.order.message.mandatory);
+        (idle || !mandatory).then_some(at)
     }
 
     fn confirmed(

@@ -241,3 +241,55 @@ async fn a_missing_broker_address_is_said_at_once() {
         assert!(stderr.contains(says) && !stderr.contains("hunter2"), "{stderr}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_that_are_nested_deeply() {
+    let vhost = Node::shared().vhost();
+    let service = Service::start(&vhost.url);
+    let mut stage = Stage::new(&vhost).await;
+    // By the management API: the AMQP library would overflow its own stack here.
+    let path = format!("exchanges/{}/evalmill.predictions/publish", vhost.name);
+    let publish = move || {
+        let mut nested = json!([]);
+        for _ in 0..5_000 {
+            nested = json!([nested]);
+        }
+        let (_, body) = runs("deep", &["true"]);
+        let message = json!({
+            "properties": {"message_id": "deep", "delivery_mode": 2, "headers": {"deep": nested}},
+            "routing_key": "default",
+            "payload": String::from_utf8(body).unwrap(),
+            "payload_encoding": "string",
+        });
+        assert_eq!(Node::shared().api("POST", &path, Some(&message))["routed"], true);
+    };
+    std::thread::Builder::new().stack_size(1 << 30).spawn(publish).unwrap().join().unwrap();
+    stage.ledger.send("deep");
+    stage.ledger.confirm("deep");
+    stage.publish(&[runs("after", &["true"])]).await;
+    let (audit, _) = stage.audit(&service, 2, 0).await;
+    assert_eq!(audit.results, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_not_fit_a_result_does_not_stop_the_others() {
+    use lapin::types::{AMQPValue, FieldTable};
+    let vhost = Node::shared().vhost();
+    let service = Service::start_with(&vhost.url, &[("RABBITMQ__MAX_MESSAGE_MB", "1")]);
+    let mut stage = Stage::new(&vhost).await;
+    let mut headers = FieldTable::default();
+    headers.insert("tracestate".into(), AMQPValue::LongString("x".repeat(120_000).into()));
+    let properties = lapin::BasicProperties::default().with_message_id("trace".into()).with_headers(headers);
+    let options = lapin::options::BasicPublishOptions::default();
+    let (_, body) = runs("trace", &["true"]);
+    let channel = &stage.client.channel;
+    let sent = channel.basic_publish(super::PREDICTIONS.into(), "default".into(), options, &body, properties);
+    sent.await.unwrap().await.unwrap();
+    stage.ledger.send("trace");
+    stage.ledger.confirm("trace");
+    let long = json!({"id": "x".repeat(1_000_000), "prediction": {}}).to_string().into_bytes();
+    stage.publish(&[("long".to_owned(), long), runs("after", &["true"])]).await;
+    let (_, results) = stage.audit(&service, 3, 0).await;
+    assert_eq!(verdicts(&results), [("invalid".to_owned(), 1), ("passed".to_owned(), 2)]);
+    assert_eq!(service.metric("evalmill_reconnects_total"), 0.0, "{}", service.log());
+}
