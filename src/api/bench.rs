@@ -8,16 +8,16 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
     QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{ServeError, serve};
-use crate::config::Settings;
+use crate::config::{Settings, TopologyMode};
 use crate::transport::rabbitmq::{
-    Broker, BrokerError, PREDICTIONS, RESULTS, Role, apply, bounded, items, short,
+    Broker, BrokerError, Item, PREDICTIONS, RESULTS, Role, apply, bounded, items, short,
 };
 
 const RPC: Duration = Duration::from_secs(10);
@@ -54,8 +54,9 @@ pub async fn bench_broker(
     let channel = open(&connection).await?;
     for queue in [BARE, OUT] {
         let _ = channel.queue_delete(short("a queue", queue)?, QueueDeleteOptions::default()).await;
-        declare(&channel, queue).await?;
     }
+    let queues = [BARE, OUT].map(|name| Item::Queue { name: name.to_owned(), arguments: Vec::new() });
+    apply(&connection, &queues, TopologyMode::Declare).await?;
     let pad = "x".repeat(bytes.saturating_sub(80));
     let body = |id: usize| {
         json!({"id": format!("bench-{id}"), "preprocessor": "nope", "prediction": {"pad": pad}}).to_string()
@@ -99,14 +100,6 @@ async fn open(connection: &Connection) -> Result<Channel, BrokerError> {
     let channel = bounded("open a channel", RPC, connection.create_channel()).await?;
     bounded("ask for confirms", RPC, channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
-}
-
-async fn declare(channel: &Channel, queue: &str) -> Result<(), BrokerError> {
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    let declare = channel.queue_declare(short("a queue", queue)?, options, arguments);
-    bounded("declare", RPC, declare).await.map(drop)
 }
 
 async fn purge(channel: &Channel) -> Result<(), BrokerError> {

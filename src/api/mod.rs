@@ -38,7 +38,7 @@ mod serve;
 
 pub use bench::{BrokerBench, bench_broker};
 pub use checkpoint::{Checkpoint, CheckpointError, Snapshot};
-pub use client::{broker, run_key};
+pub use client::broker;
 pub use collect::{CollectEnd, CollectError, Collecting, Until, collect};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use execute::{ApiError, OverallExecutionResults, execute_predictions, execute_predictions_blocking};

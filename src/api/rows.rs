@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::client::run_key;
 use crate::model::parse_strict;
 use crate::pipeline::{Framing, id_of};
+use crate::service::run_key;
 
 /// AMQP's bound of a routing key and of a message id.
 const MAX_SHORT: usize = 255;

@@ -199,17 +199,27 @@ impl RunArgs {
     /// The output file; `None` is standard output.
     #[must_use]
     pub fn output_file(&self) -> Option<&Path> {
-        (self.output != Path::new("-")).then_some(&self.output)
+        output_file(&self.output)
     }
 
     /// What to do with an output that holds something.
     #[must_use]
     pub fn output_mode(&self) -> OutputMode {
-        match (self.resume, self.force) {
-            (true, _) => OutputMode::Resume,
-            (false, true) => OutputMode::Force,
-            (false, false) => OutputMode::New,
-        }
+        output_mode(self.resume, self.force)
+    }
+}
+
+/// The output file; `None` for `-`, which is standard output.
+pub(super) fn output_file(output: &Path) -> Option<&Path> {
+    (output != Path::new("-")).then_some(output)
+}
+
+/// What `--resume` and `--force` mean; clap refuses both together.
+pub(super) fn output_mode(resume: bool, force: bool) -> OutputMode {
+    match (resume, force) {
+        (true, _) => OutputMode::Resume,
+        (false, true) => OutputMode::Force,
+        (false, false) => OutputMode::New,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueHint};
 
-use super::args::seconds;
+use super::args::{output_file, output_mode, seconds};
 use crate::model::Seconds;
 use crate::transport::OutputMode;
 
@@ -98,17 +98,13 @@ impl CollectArgs {
     /// The output file; `None` is standard output.
     #[must_use]
     pub fn output_file(&self) -> Option<&Path> {
-        (self.output != Path::new("-")).then_some(&self.output)
+        output_file(&self.output)
     }
 
     /// What to do with an output that holds something.
     #[must_use]
     pub fn output_mode(&self) -> OutputMode {
-        match (self.resume, self.force) {
-            (true, _) => OutputMode::Resume,
-            (false, true) => OutputMode::Force,
-            (false, false) => OutputMode::New,
-        }
+        output_mode(self.resume, self.force)
     }
 }
 

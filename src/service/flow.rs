@@ -95,7 +95,8 @@ where
 {
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
-    let result = Driver::new(flow, source, sink, stop).drive().await;
+    let (finished, results) = mpsc::channel(flow.settings.max_unsettled.max(1));
+    let result = Driver::new(flow, source, sink, stop, finished).drive(results).await;
     drop(guard);
     let flushed = match result {
         Ok(FlowEnd::Forced) => timeout(FORCED_FLUSH, sink.flush()).await.unwrap_or(Ok(())),
@@ -139,9 +140,13 @@ where
     S: Source,
     K: Sink,
 {
-    fn new(flow: Flow<'f, E>, source: &'a mut S, sink: &'a mut K, stop: CancellationToken) -> Self {
-        // Replaced by the one that is listened to.
-        let (finished, _) = mpsc::channel(1);
+    fn new(
+        flow: Flow<'f, E>,
+        source: &'a mut S,
+        sink: &'a mut K,
+        stop: CancellationToken,
+        finished: mpsc::Sender<Finished>,
+    ) -> Self {
         Self {
             flow,
             source,
@@ -162,9 +167,7 @@ where
         }
     }
 
-    async fn drive(mut self) -> Result<FlowEnd, FlowError> {
-        let (finished, mut results) = mpsc::channel::<Finished>(self.flow.settings.max_unsettled.max(1));
-        self.finished = finished;
+    async fn drive(mut self, mut results: mpsc::Receiver<Finished>) -> Result<FlowEnd, FlowError> {
         let (gate, turns) = watch::channel(Gate { room: true, next: 0 });
         let (mut ended, mut drained) = (false, false);
         let forced = self.flow.forced.clone();

@@ -13,4 +13,4 @@ mod task;
 
 pub use flow::{DoneAlready, Flow, FlowEnd, FlowError, FlowSettings, run};
 pub use order::InOrder;
-pub use settlement::{Disposition, RetryRule, dispose, parked_key, result_key, timings_key};
+pub use settlement::{Disposition, RetryRule, dispose, parked_key, result_key, run_key, timings_key};

@@ -52,7 +52,13 @@ pub fn result_key(run: Option<&str>, verdict: Verdict) -> String {
 /// The routing key `parked.<run>`.
 #[must_use]
 pub fn parked_key(run: Option<&str>) -> String {
-    format!("parked.{}", key_part(run, MAX_KEY_BYTES - "parked.".len()))
+    format!("parked.{}", run_key(run.unwrap_or_default()))
+}
+
+/// A run as it stands in routing keys, with room for one more part of the length of `parked`.
+#[must_use]
+pub fn run_key(run: &str) -> String {
+    key_part(Some(run), MAX_KEY_BYTES - "parked.".len())
 }
 
 /// The routing key `timings.<instance>`.
@@ -114,6 +120,14 @@ mod tests {
     #[case(Some("a.b*#é x"), "result.a_b____x.passed")]
     fn keys(#[case] run: Option<&str>, #[case] expected: &str) {
         assert_eq!(result_key(run, Verdict::Passed), expected);
+    }
+
+    #[rstest]
+    #[case("run-7", "run-7")]
+    #[case("a.b c", "a_b_c")]
+    #[case("", "-")]
+    fn runs_in_keys(#[case] run: &str, #[case] key: &str) {
+        assert_eq!(run_key(run), key);
     }
 
     #[test]

@@ -10,11 +10,17 @@ use lapin::{Connection, ConnectionProperties};
 use thiserror::Error;
 
 use crate::config::{RabbitMq, redact};
+use crate::util::retry::Retry;
 
 /// Bound of connecting.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Bound of one request and its answer.
 pub(super) const RPC_LIMIT: Duration = Duration::from_secs(10);
+
+const PAUSE_INITIAL: Duration = Duration::from_millis(200);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A link of the service that lived so long is tried again without much delay.
+pub(super) const STABLE: Duration = Duration::from_secs(2);
 
 /// Something of the broker's does not work.
 #[derive(Debug, Error)]
@@ -160,6 +166,33 @@ impl Broker {
     #[must_use]
     pub fn max_message_bytes(&self) -> usize {
         (self.settings.max_message_mb as usize) << 20
+    }
+}
+
+/// The pauses between two connections of one link: they grow, and start small again after a link that
+/// lived long enough.
+#[derive(Debug)]
+pub(super) struct Pauses {
+    retry: Retry,
+    stable: Duration,
+}
+
+impl Pauses {
+    pub(super) fn new(stable: Duration) -> Self {
+        Self { retry: Retry::new(PAUSE_INITIAL, PAUSE_MAX), stable }
+    }
+
+    /// The pause after a link that lived so long.
+    pub(super) fn after(&mut self, lived: Duration) -> Duration {
+        if lived > self.stable {
+            self.retry.reset();
+        }
+        self.retry.next_delay()
+    }
+
+    /// The pause after one more try that came to nothing.
+    pub(super) fn next(&mut self) -> Duration {
+        self.retry.next_delay()
     }
 }
 

@@ -14,18 +14,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::broker::{Broker, BrokerError, RPC_LIMIT, Role, bounded, short};
+use super::broker::{Broker, BrokerError, Pauses, RPC_LIMIT, Role, STABLE, bounded, short};
 use super::endpoint::Stats;
 use super::link::{LinkEvent, LinkSetter};
 use super::properties::envelope;
 use super::topology::{apply, class_items, common_items, work_queue};
 use crate::transport::Envelope;
-use crate::util::retry::Retry;
 
-const RETRY_INITIAL: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(10);
-/// A link that lived so long is tried again without much delay.
-const STABLE: Duration = Duration::from_secs(2);
 /// Between two looks at whether the link is still there.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -78,19 +73,17 @@ pub(super) struct Consumer {
 impl Consumer {
     /// Works until it is stopped.
     pub(super) async fn run(self) {
-        let mut retry = Retry::new(RETRY_INITIAL, RETRY_MAX);
+        let mut pauses = Pauses::new(STABLE);
         while !self.stop.is_cancelled() {
             let begun = Instant::now();
             let Err(error) = self.session().await else { return };
             tracing::warn!(%error, "the consuming link is lost");
             self.link.tell(LinkEvent::Lost(error.to_string()));
             self.stats.consume_losses.fetch_add(1, Ordering::Relaxed);
-            if begun.elapsed() > STABLE {
-                retry.reset();
-            }
+            let pause = pauses.after(begun.elapsed());
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(retry.next_delay()) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }

@@ -15,12 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::broker::{Broker, BrokerError, RPC_LIMIT, Role, bounded};
+use super::broker::{Broker, BrokerError, Pauses, RPC_LIMIT, Role, STABLE, bounded};
 use super::endpoint::Stats;
 use super::link::{LinkEvent, LinkSetter};
 use super::properties::Message;
 use super::topology::{apply, class_items, common_items};
-use crate::util::retry::Retry;
 
 /// How long the broker may take to confirm, while it does not say that it is blocked.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
@@ -28,10 +27,6 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(500);
 /// Before a message that the broker refused is tried again.
 const REFUSED_DELAY: Duration = Duration::from_secs(1);
-const RETRY_INITIAL: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(10);
-/// A link that lived so long is tried again without much delay.
-const STABLE: Duration = Duration::from_secs(2);
 
 /// A message to publish, and who wants to know that the broker has it.
 #[derive(Debug)]
@@ -82,7 +77,7 @@ impl Publisher {
 
     /// Works until it is stopped; what is in the outbox then was never confirmed.
     pub(super) async fn run(mut self) {
-        let mut retry = Retry::new(RETRY_INITIAL, RETRY_MAX);
+        let mut pauses = Pauses::new(STABLE);
         while !self.stop.is_cancelled() {
             let begun = Instant::now();
             let stop = self.stop.clone();
@@ -96,12 +91,10 @@ impl Publisher {
             }
             self.queue = self.outbox.keys().copied().collect();
             self.delayed.clear();
-            if begun.elapsed() > STABLE {
-                retry.reset();
-            }
+            let pause = pauses.after(begun.elapsed());
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(retry.next_delay()) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }

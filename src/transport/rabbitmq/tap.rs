@@ -7,19 +7,17 @@ use futures::stream::StreamExt as _;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
 };
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Acker, Channel, Connection, Consumer, Event};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::broker::{Broker, BrokerError, RPC_LIMIT, Role, bounded, short};
-use super::topology::{NEVER, RESULTS, apply, items};
-use crate::util::retry::Retry;
+use super::broker::{Broker, BrokerError, PAUSE_MAX, Pauses, RPC_LIMIT, Role, bounded, short};
+use super::topology::{Argument, Item, NEVER, RESULTS, apply, items};
+use crate::config::TopologyMode;
 
-const RETRY_INITIAL: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at whether the link is still there.
 const TICK: Duration = Duration::from_millis(500);
 /// Messages taken and not yet acknowledged.
@@ -104,24 +102,23 @@ async fn run(
     stop: CancellationToken,
 ) {
     let work = async {
-        let mut retry = Retry::new(RETRY_INITIAL, RETRY_MAX);
+        let mut pauses = Pauses::new(PAUSE_MAX);
         let mut session = first;
         loop {
             let begun = Instant::now();
             let Err(error) = read(session, &broker, &events, &stop).await else { return };
+            let mut pause = pauses.after(begun.elapsed());
             tracing::warn!(%error, "the link is lost");
             if events.send(TapEvent::Lost(error.to_string())).await.is_err() {
                 return;
             }
-            if begun.elapsed() > RETRY_MAX {
-                retry.reset();
-            }
             session = loop {
-                tokio::time::sleep(retry.next_delay()).await;
+                tokio::time::sleep(pause).await;
                 match open(&broker, &settings).await {
                     Ok(session) => break session,
                     Err(error) => tracing::warn!(%error, "no link yet"),
                 }
+                pause = pauses.next();
             };
             if events.send(TapEvent::Back).await.is_err() {
                 return;
@@ -186,13 +183,9 @@ async fn durable(connection: &Connection, name: &str) -> Result<ShortString, Bro
         Err(error) if error.code() == Some(NOT_FOUND) => {}
         Err(error) => return Err(error),
     }
-    let channel = bounded("open a channel", RPC_LIMIT, connection.create_channel()).await?;
-    let mut table = FieldTable::default();
-    table.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NEVER));
-    let declare = channel.queue_declare(queue.clone(), QueueDeclareOptions::durable(), table);
-    bounded(&format!("declare the queue {name}"), RPC_LIMIT, declare).await?;
-    bounded("close a channel", RPC_LIMIT, channel.close(200, "done".into())).await?;
+    let item =
+        Item::Queue { name: name.to_owned(), arguments: vec![("x-delivery-limit", Argument::Number(NEVER))] };
+    apply(connection, &[item], TopologyMode::Declare).await?;
     Ok(queue)
 }
 

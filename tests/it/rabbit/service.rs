@@ -121,6 +121,12 @@ impl Service {
         Some(body["reasons"].clone())
     }
 
+    /// Whether it is not ready, and this condition's reason contains `text`.
+    pub(super) fn says(&self, condition: &str, text: &str) -> bool {
+        let reasons = self.reasons().unwrap_or_default();
+        reasons[condition].as_str().is_some_and(|why| why.contains(text))
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.get("/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
     }
