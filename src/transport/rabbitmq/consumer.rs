@@ -1,13 +1,13 @@
 //! The consuming link: one task that keeps consumers on the work queues.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::stream::{BoxStream, SelectAll, StreamExt as _};
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Event, message::Delivery};
 use tokio::sync::{Notify, mpsc};
@@ -18,8 +18,9 @@ use super::broker::{Broker, BrokerError, Pauses, RPC_LIMIT, Role, STABLE, bounde
 use super::endpoint::Stats;
 use super::link::{LinkEvent, LinkSetter};
 use super::properties::envelope;
+use super::settle::{Handle, Settled, Tags};
 use super::topology::{apply, class_items, common_items, work_queue};
-use crate::transport::Envelope;
+use crate::transport::{Envelope, Settlement};
 
 /// Between two looks at whether the link is still there.
 const TICK: Duration = Duration::from_millis(500);
@@ -33,6 +34,15 @@ pub(super) struct Intake {
     pub(super) delivery: Delivery,
     pub(super) envelope: Envelope,
     pub(super) arrived: Instant,
+    /// Its channel's.
+    pub(super) tags: Arc<Mutex<Tags>>,
+}
+
+impl Intake {
+    /// What it takes to settle it; the rest is let go.
+    pub(super) fn into_handle(self) -> Handle {
+        Handle { tag: self.delivery.delivery_tag, acker: self.delivery.acker, tags: self.tags }
+    }
 }
 
 /// What a consumer's stream yields: which consumer of which class, and a delivery; the end is an item
@@ -43,6 +53,7 @@ type Item = ((usize, u64), Option<lapin::Result<Delivery>>);
 struct ClassConsumer {
     class: String,
     channel: Channel,
+    tags: Arc<Mutex<Tags>>,
     number: u64,
     /// It takes one delivery at a time, until one comes that is not suspect: a message that takes the
     /// service down must not take a whole prefetch of others with it.
@@ -61,6 +72,8 @@ pub(super) struct Consumer {
     pub(super) intake: mpsc::Sender<Intake>,
     pub(super) link: LinkSetter,
     pub(super) stats: Arc<Stats>,
+    /// Where deliveries are given back; closed when the service ends.
+    pub(super) settling: mpsc::WeakSender<Settled>,
     /// An acknowledgement did not work: the link must be rebuilt.
     pub(super) trouble: Arc<Notify>,
     /// The suspect that was taken did no harm: others may be taken beside it.
@@ -182,12 +195,15 @@ impl Consumer {
                                     let careful = envelope.is_suspect();
                                     streams.push(self.consume_as(index, consumer, careful).await?);
                                 }
-                                waiting = Some(Intake { delivery, envelope, arrived: Instant::now() });
+                                let tags = Arc::clone(&consumer.tags);
+                                waiting = Some(Intake { delivery, envelope, arrived: Instant::now(), tags });
                             }
                             // Taken by a consumer that took too many.
                             Some(Ok(delivery)) => {
-                                let options = BasicNackOptions { multiple: false, requeue: true };
-                                bounded("give back", RPC_LIMIT, delivery.acker.nack(options)).await?;
+                                let Some(settling) = self.settling.upgrade() else { continue };
+                                let tags = Arc::clone(&consumer.tags);
+                                let handle = Handle { tag: delivery.delivery_tag, acker: delivery.acker, tags };
+                                let _ = settling.send((handle, Settlement::Requeue)).await;
                             }
                             None if latest => {
                                 let queue = work_queue(&consumer.class);
@@ -218,7 +234,13 @@ impl Consumer {
             let begin = async {
                 apply(connection, &class_items(settings, class), settings.topology).await?;
                 let channel = bounded("open a channel", RPC_LIMIT, connection.create_channel()).await?;
-                let begun = ClassConsumer { class: class.clone(), channel, number: 0, careful: true };
+                let begun = ClassConsumer {
+                    class: class.clone(),
+                    channel,
+                    tags: Arc::default(),
+                    number: 0,
+                    careful: true,
+                };
                 Ok::<_, BrokerError>((self.consume(index, &begun).await?, begun))
             };
             match begin.await {

@@ -5,22 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::stream::StreamExt as _;
-use lapin::Acker;
-use lapin::options::{BasicAckOptions, BasicNackOptions};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::broker::{Broker, bounded};
+use super::broker::Broker;
 use super::consumer::{Consumer, Intake};
 use super::link::Link;
 use super::properties::{attempt_of, message};
 use super::publisher::{Order, Publisher};
+use super::settle::{Handle, Settled, Settler};
 use crate::transport::{BodyError, Delivery, Outgoing, Receipt, Settlement, Sink, Source, TransportError};
-
-/// Acknowledgements on their way at the same time.
-const SETTLING: usize = 64;
 
 /// What happened so far, for metrics.
 #[derive(Debug, Default)]
@@ -64,8 +59,8 @@ impl Stats {
 #[derive(Debug)]
 pub struct RabbitMqSource {
     intake: mpsc::Receiver<Intake>,
-    settling: mpsc::Sender<(Acker, Settlement)>,
-    held: HashMap<u64, Acker>,
+    settling: mpsc::Sender<Settled>,
+    held: HashMap<u64, Handle>,
     sequence: u64,
     max_message_bytes: usize,
     /// How long a delivery may wait to be taken before it is given back.
@@ -119,6 +114,7 @@ pub fn connect(
         intake: intake_in,
         link: consume_set,
         stats: Arc::clone(&stats),
+        settling: settling.downgrade(),
         trouble: Arc::clone(&trouble),
         vouched: Arc::clone(&vouched),
         drain: drain.clone(),
@@ -127,9 +123,15 @@ pub fn connect(
     tracker.spawn(consumer.run());
     tracker
         .spawn(Publisher::new(broker.clone(), orders, publish_set, Arc::clone(&stats), stop.clone()).run());
-    let settle = settle_all(settlements, broker.write_limit(), trouble, Arc::clone(&stats), stop.clone());
+    let settler = Settler {
+        settlements,
+        limit: broker.write_limit(),
+        trouble,
+        stats: Arc::clone(&stats),
+        stop: stop.clone(),
+    };
     tracker.spawn(async move {
-        settle.await;
+        settler.run().await;
         drop(settling_ends);
     });
     let source = RabbitMqSource {
@@ -148,53 +150,6 @@ pub fn connect(
         stats: Arc::clone(&stats),
     };
     (source, RabbitMqSink { orders: orders_in }, stats)
-}
-
-/// Sends acknowledgements, several at a time; one that cannot be sent means that the link is dead.
-async fn settle_all(
-    settlements: mpsc::Receiver<(Acker, Settlement)>,
-    limit: Duration,
-    trouble: Arc<Notify>,
-    stats: Arc<Stats>,
-    stop: CancellationToken,
-) {
-    let all = futures::stream::unfold(settlements, |mut settlements| async {
-        Some((settlements.recv().await?, settlements))
-    });
-    let each = all.for_each_concurrent(SETTLING, |(acker, settlement)| {
-        let (trouble, stats) = (&trouble, &stats);
-        async move {
-            // The count of deliveries is for what failed: what is given back is no failure.
-            let done = match settlement {
-                Settlement::Ack => {
-                    stats.acked.fetch_add(1, Ordering::Relaxed);
-                    bounded("acknowledge", limit, acker.ack(BasicAckOptions::default())).await
-                }
-                Settlement::Requeue => {
-                    stats.requeued.fetch_add(1, Ordering::Relaxed);
-                    let options = BasicNackOptions { multiple: false, requeue: true };
-                    bounded("give back", limit, acker.nack(options)).await
-                }
-            };
-            match done {
-                Ok(true) => {}
-                // Its channel is gone: the broker hands it over again.
-                Ok(false) => drop(stats.stale.fetch_add(1, Ordering::Relaxed)),
-                Err(error) => {
-                    stats.stale.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%error, "a delivery could not be settled");
-                    // Where its channel is gone, the link is being rebuilt already.
-                    if acker.usable() {
-                        trouble.notify_one();
-                    }
-                }
-            }
-        }
-    });
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = each => {}
-    }
 }
 
 impl RabbitMqSource {
@@ -218,13 +173,13 @@ impl RabbitMqSource {
         let _ = tokio::time::timeout(limit, all_settled).await;
     }
 
-    async fn send_settlement(&self, acker: Acker, settlement: Settlement) {
+    async fn send_settlement(&self, handle: Handle, settlement: Settlement) {
         // There is room for every delivery; it is closed only at the very end.
-        let _ = self.settling.send((acker, settlement)).await;
+        let _ = self.settling.send((handle, settlement)).await;
     }
 
     fn delivery(&mut self, intake: Intake) -> Delivery {
-        let Intake { delivery, envelope, arrived } = intake;
+        let Intake { delivery, envelope, arrived, tags } = intake;
         let sequence = self.sequence;
         self.sequence += 1;
         let redelivered = delivery.redelivered || envelope.handed_over > 0;
@@ -237,7 +192,7 @@ impl RabbitMqSource {
         } else {
             Ok(delivery.data)
         };
-        self.held.insert(sequence, delivery.acker);
+        self.held.insert(sequence, Handle { acker: delivery.acker, tag: delivery.delivery_tag, tags });
         self.stats.held().insert(sequence, arrived);
         Delivery {
             sequence,
@@ -268,7 +223,7 @@ impl Source for RabbitMqSource {
             }
             if intake.arrived.elapsed() > self.max_wait {
                 // There is room; waiting here could lose it.
-                let _ = self.settling.try_send((intake.delivery.acker, Settlement::Requeue));
+                let _ = self.settling.try_send((intake.into_handle(), Settlement::Requeue));
                 continue;
             }
             return Some(Ok(self.delivery(intake)));
@@ -277,10 +232,10 @@ impl Source for RabbitMqSource {
 
     async fn settle(&mut self, delivery: Delivery, settlement: Settlement) -> bool {
         self.stats.held().remove(&delivery.sequence);
-        let Some(acker) = self.held.remove(&delivery.sequence) else { return false };
+        let Some(handle) = self.held.remove(&delivery.sequence) else { return false };
         // Its channel may be gone: then the broker has it again.
-        let usable = acker.usable();
-        self.send_settlement(acker, settlement).await;
+        let usable = handle.acker.usable();
+        self.send_settlement(handle, settlement).await;
         usable
     }
 
@@ -291,7 +246,7 @@ impl Source for RabbitMqSource {
     async fn drain(&mut self) {
         self.drain.cancel();
         while let Ok(intake) = self.intake.try_recv() {
-            self.send_settlement(intake.delivery.acker, Settlement::Requeue).await;
+            self.send_settlement(intake.into_handle(), Settlement::Requeue).await;
         }
     }
 }

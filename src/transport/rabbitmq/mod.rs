@@ -22,6 +22,7 @@ mod parking;
 mod predictions;
 mod properties;
 mod publisher;
+mod settle;
 mod tap;
 mod topology;
 

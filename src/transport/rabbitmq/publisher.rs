@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation, Event};
+use lapin::{BasicProperties, Channel, Confirmation, Event, PublisherConfirm};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -37,17 +37,35 @@ pub(super) struct Order {
 
 struct Entry {
     order: Order,
-    /// When it was sent on the connection that there is now.
-    sent: Option<Instant>,
+    /// How far it has come on the connection that there is now, and when.
+    out: Option<(Out, Instant)>,
     /// Connections that were lost while it was out.
     losses: u32,
 }
+
+/// How far a message has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Out {
+    /// It is being written to the connection.
+    Writing,
+    /// It is written; the broker has to confirm it.
+    Written,
+}
+
+/// Most bytes that are handed over for writing together: lapin holds a copy of each.
+const WRITING_BYTES: usize = 1 << 20;
 
 /// After so many, a message is sent alone and after all others: it may be one that the broker never
 /// takes, and ends the connection for.
 const MAX_LOSSES: u32 = 3;
 
-type Confirm = BoxFuture<'static, (u64, lapin::Result<Confirmation>)>;
+/// What the next step of a message came to.
+enum Step {
+    Written(PublisherConfirm),
+    Confirmed(Confirmation),
+}
+
+type Steps = FuturesUnordered<BoxFuture<'static, (u64, lapin::Result<Step>)>>;
 
 pub(super) struct Publisher {
     pub(super) broker: Broker,
@@ -87,7 +105,7 @@ impl Publisher {
             self.stats.publish_losses.fetch_add(1, Ordering::Relaxed);
             // Whether the broker has what was not confirmed, nobody knows: it is sent again.
             for entry in self.outbox.values_mut() {
-                entry.losses += u32::from(entry.sent.take().is_some());
+                entry.losses += u32::from(entry.out.take().is_some());
             }
             self.queue = self.outbox.keys().copied().collect();
             self.delayed.clear();
@@ -121,7 +139,9 @@ impl Publisher {
         // Copies for those who asked are sent beside, so that nothing waits for them.
         let copies = bounded("open a channel", RPC_LIMIT, connection.create_channel()).await?;
         self.link.tell(LinkEvent::Connected);
-        let mut confirms: FuturesUnordered<Confirm> = FuturesUnordered::new();
+        // One future for each message that is out.
+        let mut steps = Steps::new();
+        let mut writing_bytes = 0;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // While one that must reach a queue is out, no other is: lapin can mix up whose returned
@@ -129,19 +149,29 @@ impl Publisher {
         let mut mandatory_out = false;
         loop {
             let window = usize::from(self.broker.settings.confirm_window);
-            let open = confirms.len() < window && !mandatory_out && !self.link.state().is_blocked();
-            let send = if open { self.pick(confirms.is_empty()) } else { None };
+            let room = steps.len() < window && writing_bytes < WRITING_BYTES;
+            let open = room && !mandatory_out && !self.link.state().is_blocked();
+            let send = if open { self.pick(steps.is_empty()) } else { None };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
                     let _ = bounded("close", RPC_LIMIT, connection.close(200, "done".into())).await;
                     return Ok(());
                 }
-                Some((id, confirmation)) = confirms.next(), if !confirms.is_empty() => {
-                    mandatory_out = false;
-                    let confirmation =
-                        confirmation.map_err(|source| BrokerError::Call { what: "publish".into(), source })?;
-                    self.confirmed(id, confirmation, &copies)?;
+                Some((id, step)) = steps.next(), if !steps.is_empty() => {
+                    match step.map_err(|source| BrokerError::Call { what: "publish".into(), source })? {
+                        Step::Written(confirm) => {
+                            if let Some(entry) = self.outbox.get_mut(&id) {
+                                entry.out = Some((Out::Written, Instant::now()));
+                                writing_bytes -= entry.order.message.body.len();
+                            }
+                            steps.push(async move { (id, confirm.await.map(Step::Confirmed)) }.boxed());
+                        }
+                        Step::Confirmed(confirmation) => {
+                            mandatory_out = false;
+                            self.confirmed(id, confirmation, &copies)?;
+                        }
+                    }
                 }
                 event = events.next() => match event {
                     Some(Event::ConnectionBlocked(reason)) => self.link.tell(LinkEvent::Blocked(reason)),
@@ -149,7 +179,7 @@ impl Publisher {
                         self.link.tell(LinkEvent::Unblocked);
                         // Nothing was confirmed while it was blocked.
                         for entry in self.outbox.values_mut() {
-                            entry.sent = entry.sent.map(|_| Instant::now());
+                            entry.out = entry.out.map(|(out, _)| (out, Instant::now()));
                         }
                     }
                     // Of one channel: its confirms fail, and it is looked at with each tick.
@@ -166,22 +196,14 @@ impl Publisher {
                     let Some(entry) = self.outbox.get_mut(&id) else { continue };
                     let message = &entry.order.message;
                     mandatory_out = message.mandatory || entry.losses >= MAX_LOSSES;
-                    let options = BasicPublishOptions { mandatory: message.mandatory, immediate: false };
-                    let publish = channel.basic_publish(
-                        message.exchange.clone(),
-                        message.key.clone(),
-                        options,
-                        &message.body,
-                        message.properties.clone(),
-                    );
-                    let confirm = bounded("publish", self.broker.write_limit(), publish).await?;
-                    entry.sent = Some(Instant::now());
-                    confirms.push(async move { (id, confirm.await) }.boxed());
+                    writing_bytes += message.body.len();
+                    steps.push(publish(channel.clone(), id, message.clone()).boxed());
+                    entry.out = Some((Out::Writing, Instant::now()));
                 }
                 order = self.orders.recv(), if self.queue.len() < window => match order {
                     Some(order) => {
                         self.next += 1;
-                        self.outbox.insert(self.next, Entry { order, sent: None, losses: 0 });
+                        self.outbox.insert(self.next, Entry { order, out: None, losses: 0 });
                         self.queue.push_back(self.next);
                         self.stats.unconfirmed.store(self.outbox.len() as u64, Ordering::Relaxed);
                     }
@@ -232,7 +254,7 @@ impl Publisher {
                 self.stats.nacked.fetch_add(1, Ordering::Relaxed);
                 self.link.tell(LinkEvent::Refused("a queue is full, or has lost its majority".into()));
                 if let Some(entry) = self.outbox.get_mut(&id) {
-                    entry.sent = None;
+                    entry.out = None;
                 }
                 self.delayed.push_back((Instant::now() + REFUSED_DELAY, id));
                 Ok(())
@@ -251,12 +273,28 @@ impl Publisher {
         while self.delayed.front().is_some_and(|(at, _)| *at <= now) {
             self.queue.extend(self.delayed.pop_front().map(|(_, id)| id));
         }
-        let late = |entry: &Entry| entry.sent.is_some_and(|sent| now - sent > CONFIRM_LIMIT);
-        if !self.link.state().is_blocked() && self.outbox.values().any(late) {
-            return Err(BrokerError::Timeout { what: "confirm".into(), limit: CONFIRM_LIMIT });
+        if self.link.state().is_blocked() {
+            return Ok(());
+        }
+        let limits =
+            [("publish", Out::Writing, self.broker.write_limit()), ("confirm", Out::Written, CONFIRM_LIMIT)];
+        for (what, out, limit) in limits {
+            let late =
+                |entry: &Entry| entry.out.is_some_and(|(now_at, since)| now_at == out && now - since > limit);
+            if self.outbox.values().any(late) {
+                return Err(BrokerError::Timeout { what: what.into(), limit });
+            }
         }
         Ok(())
     }
+}
+
+/// Hands a message over; it is in line once this was polled, and done once it is written.
+async fn publish(channel: Channel, id: u64, message: Message) -> (u64, lapin::Result<Step>) {
+    let Message { exchange, key, properties, body, mandatory, reply_to: _ } = message;
+    let options = BasicPublishOptions { mandatory, immediate: false };
+    let written = channel.basic_publish(exchange, key, options, &body, properties).await;
+    (id, written.map(Step::Written))
 }
 
 /// One try, of which nobody hears: whoever wants a copy for certain binds a queue to the results.
