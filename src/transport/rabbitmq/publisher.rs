@@ -62,7 +62,7 @@ const MAX_LOSSES: u32 = 3;
 /// What the next step of a message came to.
 enum Step {
     Written(PublisherConfirm),
-    Confirmed(Confirmation),
+    Confirmed(Box<Confirmation>),
 }
 
 type Steps = FuturesUnordered<BoxFuture<'static, (u64, lapin::Result<Step>)>>;
@@ -165,11 +165,11 @@ impl Publisher {
                                 entry.out = Some((Out::Written, Instant::now()));
                                 writing_bytes -= entry.order.message.body.len();
                             }
-                            steps.push(async move { (id, confirm.await.map(Step::Confirmed)) }.boxed());
+                            steps.push(async move { (id, confirm.await.map(Box::new).map(Step::Confirmed)) }.boxed());
                         }
                         Step::Confirmed(confirmation) => {
                             mandatory_out = false;
-                            self.confirmed(id, confirmation, &copies)?;
+                            self.confirmed(id, *confirmation, &copies)?;
                         }
                     }
                 }
