@@ -1,6 +1,7 @@
 //! How fast the service moves messages, against a bare loop over the same broker in the same run.
 
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -14,7 +15,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{ServeError, serve};
+use super::ServeError;
+use super::serve::{Overheads, serve_measured};
 use crate::config::{Settings, TopologyMode};
 use crate::transport::rabbitmq::{
     Broker, BrokerError, Item, PREDICTIONS, RESULTS, Role, apply, bounded, items, short,
@@ -35,8 +37,10 @@ pub struct BrokerBench {
     pub bare_per_s: f64,
     /// Predictions with an immediate result through the whole service: messages a second.
     pub service_per_s: f64,
-    /// From publishing a prediction to having its result, at half of that rate: median and 99th
-    /// percentile, in seconds.
+    /// At half of that rate, from a prediction's arrival at the service until its result is confirmed,
+    /// without its execution: median and 99th percentile, in seconds.
+    pub overhead: (f64, f64),
+    /// Then, too, from publishing a prediction to having its result.
     pub latency: (f64, f64),
 }
 
@@ -79,12 +83,17 @@ pub async fn bench_broker(
     quiet.telemetry.listen = String::new();
     let (drain, force) = (draining.clone(), forced.clone());
     let begun = Instant::now();
-    let service = tracker.spawn(async move { serve(&quiet, drain, force).await });
+    let overheads = Overheads::default();
+    let noted = Some(Arc::clone(&overheads));
+    let service = tracker.spawn(async move { serve_measured(&quiet, drain, force, noted).await });
     until(&channel, count).await?;
     let service_per_s = count as f64 / begun.elapsed().as_secs_f64();
     purge(&channel).await?;
 
+    let noted = || std::mem::take(&mut *overheads.lock().unwrap_or_else(PoisonError::into_inner));
+    drop(noted());
     let latency = latencies(&connection, &class, count.min(20_000), service_per_s / 2.0, &body).await?;
+    let overhead = median_and_p99(noted());
     draining.cancel();
     let ended = tokio::time::timeout(LIMIT, service).await;
     let _ = channel.queue_delete(short("a queue", BARE)?, QueueDeleteOptions::default()).await;
@@ -93,7 +102,7 @@ pub async fn bench_broker(
         Ok(Ok(end)) => drop(end?),
         _ => return Err(BrokerError::Ended("the service did not end".into()).into()),
     }
-    Ok(BrokerBench { bare_per_s: count as f64 / bare.as_secs_f64(), service_per_s, latency })
+    Ok(BrokerBench { bare_per_s: count as f64 / bare.as_secs_f64(), service_per_s, overhead, latency })
 }
 
 async fn open(connection: &Connection) -> Result<Channel, BrokerError> {
@@ -231,7 +240,11 @@ async fn latencies(
     let both = async { tokio::join!(publishing, tokio::time::timeout(LIMIT, reading)) };
     let (published, _) = both.await;
     published?;
+    Ok(median_and_p99(times))
+}
+
+fn median_and_p99(mut times: Vec<f64>) -> (f64, f64) {
     times.sort_unstable_by(f64::total_cmp);
     let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
-    Ok((at(0.5), at(0.99)))
+    (at(0.5), at(0.99))
 }

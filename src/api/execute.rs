@@ -13,7 +13,7 @@ use crate::metrics::{RunReport, Summary};
 use crate::model::ResultMessage;
 use crate::pipeline::Framing;
 use crate::processors::{Pair, Postprocessor, Preprocessor, Registry};
-use crate::service::{self, Flow, FlowError};
+use crate::service::{self, Flow, FlowError, Settled};
 use crate::transport::{MemorySink, MemorySource};
 
 /// The name under which a caller's own processor is registered.
@@ -77,7 +77,7 @@ where
         draining: CancellationToken::new(),
         forced: CancellationToken::new(),
         done_already: Arc::new(Mutex::new(|_: &str| false)),
-        observe: &mut |done, _| {
+        observe: &mut |Settled { processed: done, .. }| {
             summary.add_parts(done.verdict, done.task.as_deref(), done.run.as_deref(), &done.timings);
         },
     };

@@ -15,8 +15,10 @@ use tokio_util::task::TaskTracker;
 use super::{Engine, EngineError, EngineOptions};
 use crate::config::Settings;
 use crate::metrics::Window;
-use crate::pipeline::{Framing, Pipeline, Processed};
-use crate::service::{self, Disposition, Flow, FlowEnd, FlowError, FlowSettings, RetryRule, timings_key};
+use crate::pipeline::{Framing, Pipeline};
+use crate::service::{
+    self, Disposition, Flow, FlowEnd, FlowError, FlowSettings, RetryRule, Settled, timings_key,
+};
 use crate::telemetry::{Health, Link as LinkName, ListenError, Metrics, PublishedAs, Refresh, SettledAs};
 use crate::telemetry::{listen, serve_http};
 use crate::transport::rabbitmq::{Broker, BrokerError, Link, RabbitMqSink, Stats, connect};
@@ -86,6 +88,19 @@ pub async fn serve(
     draining: CancellationToken,
     forced: CancellationToken,
 ) -> Result<FlowEnd, ServeError> {
+    serve_measured(settings, draining, forced, None).await
+}
+
+/// Seconds from each prediction's arrival until its result was confirmed, without its execution.
+pub(super) type Overheads = Arc<Mutex<Vec<f64>>>;
+
+/// [`serve`], noting what messaging costs.
+pub(super) async fn serve_measured(
+    settings: &Settings,
+    draining: CancellationToken,
+    forced: CancellationToken,
+    overheads: Option<Overheads>,
+) -> Result<FlowEnd, ServeError> {
     if settings.limits.max_prediction_time() > CONSUMER_TIMEOUT / 2 {
         let seconds = settings.limits.max_prediction_time;
         return Err(ServeError::TooLong { seconds, limit: CONSUMER_TIMEOUT });
@@ -149,7 +164,7 @@ pub async fn serve(
         draining,
         forced,
         done_already: Arc::new(Mutex::new(|_: &str| false)),
-        observe: &mut |done: &Processed, disposition| seen.saw(done, disposition),
+        observe: &mut |settled| seen.saw(settled, overheads.as_ref()),
     };
     let end = service::run(flow, &mut source, &mut sink).await;
     if let Some(receipt) = watched.emit(&mut sink).await {
@@ -208,7 +223,8 @@ struct Watched {
 }
 
 impl Watched {
-    fn saw(&self, done: &Processed, disposition: Disposition) {
+    fn saw(&self, settled: Settled<'_>, overheads: Option<&Overheads>) {
+        let Settled { processed: done, disposition, age } = settled;
         let mut retried = self.retried.lock().unwrap_or_else(PoisonError::into_inner);
         match disposition {
             Disposition::Retry { .. } => {
@@ -222,6 +238,11 @@ impl Watched {
             Disposition::Publish => {}
         }
         self.metrics.result(done.verdict, &done.timings);
+        let overhead = (age.as_secs_f64() - done.timings.in_worker()).max(0.0);
+        self.metrics.messaging(overhead);
+        if let Some(overheads) = overheads {
+            overheads.lock().unwrap_or_else(PoisonError::into_inner).push(overhead);
+        }
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         window.add_parts(done.verdict, &done.timings);
     }

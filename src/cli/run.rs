@@ -17,9 +17,9 @@ use crate::api::{Engine, EngineOptions};
 use crate::config::{Override, Settings, Sources, load};
 use crate::metrics::Summary;
 use crate::model::{StageTimings, Verdict};
-use crate::pipeline::{Framing, Processed};
+use crate::pipeline::Framing;
 use crate::sandbox::notice;
-use crate::service::{self, Flow, FlowEnd, FlowError};
+use crate::service::{self, Flow, FlowEnd, FlowError, Settled};
 use crate::telemetry::{say, start_logging};
 use crate::transport::{
     DoneIds, JsonlSink, JsonlSource, OutputError, OutputMode, Prepared, TransportError, prepare_output,
@@ -111,7 +111,7 @@ async fn with_engine(
         done_already: Arc::new(Mutex::new(move |id: &str| {
             done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(id)
         })),
-        observe: &mut |done: &Processed, _| {
+        observe: &mut |Settled { processed: done, .. }| {
             summary.add_parts(done.verdict, done.task.as_deref(), done.run.as_deref(), &done.timings);
             progress.tick(done.verdict);
             progress.set_read(read.load(Ordering::Relaxed));

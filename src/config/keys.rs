@@ -106,6 +106,7 @@ pub(super) const KEYS: &[Key] = &[
     key("rabbitmq.max_queue_mb", Kind::Whole(1, TEBIBYTE_IN_MB), "10240"),
     key("rabbitmq.max_message_mb", Kind::Whole(1, 128), "16"),
     key("rabbitmq.confirm_window", Kind::Whole(1, 65_535), "512"),
+    key("rabbitmq.linger_ms", Kind::Whole(0, 1000), "10"),
     key("rabbitmq.drain_seconds", Kind::Number(0.0, DAY), "60"),
     key("telemetry.log", Kind::Directive, "\"info\" or \"warn,evalmill=debug\""),
     key("telemetry.log_format", Kind::OneOf(&["text", "json"]), "\"text\""),

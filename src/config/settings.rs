@@ -220,6 +220,9 @@ section! {
         max_message_mb: u32 = 16u32,
         /// Messages published and not yet confirmed.
         confirm_window: u16 = 512u16,
+        /// Milliseconds that a result waits for others to go with it, and an acknowledgement four times as
+        /// long; 0 is none.
+        linger_ms: u32 = 10u32,
         /// Seconds that what runs gets when the service is told to stop.
         drain_seconds: f64 = 60.0,
     }

@@ -223,6 +223,12 @@ impl StageTimings {
             ("net", self.net),
         ]
     }
+
+    /// Seconds in the hands of the workers: from waiting for one to its being clean again.
+    #[must_use]
+    pub fn in_worker(&self) -> f64 {
+        self.wait + self.write + self.execute + self.cleanup
+    }
 }
 
 /// Who made a result.

@@ -76,7 +76,18 @@ pub struct Flow<'a, E> {
     /// Asked with each result id before the prediction is run.
     pub done_already: DoneAlready,
     /// Told of each result, and what became of it, once that is safely out.
-    pub observe: &'a mut (dyn FnMut(&Processed, Disposition) + Send),
+    pub observe: &'a mut (dyn FnMut(Settled<'_>) + Send),
+}
+
+/// A prediction whose messages are safely out.
+#[derive(Debug, Clone, Copy)]
+pub struct Settled<'a> {
+    /// Its result.
+    pub processed: &'a Processed,
+    /// What became of it.
+    pub disposition: Disposition,
+    /// Since it arrived.
+    pub age: Duration,
 }
 
 /// How long the output may take once the flow was told to stop at once, for what is finished and then
@@ -349,7 +360,8 @@ where
     async fn confirmed(&mut self, done: Finished, out: bool) {
         if let (Outcome::Result(processed), true) = (&done.outcome, out) {
             let disposition = dispose(processed.verdict, done.delivery.attempt, self.flow.settings.retry);
-            (self.flow.observe)(processed, disposition);
+            let age = done.delivery.arrived.elapsed();
+            (self.flow.observe)(Settled { processed, disposition, age });
         }
         self.settle(done.delivery, if out { Settlement::Ack } else { Settlement::Requeue }).await;
     }

@@ -11,6 +11,6 @@ mod outgoing;
 mod settlement;
 mod task;
 
-pub use flow::{DoneAlready, Flow, FlowEnd, FlowError, FlowSettings, run};
+pub use flow::{DoneAlready, Flow, FlowEnd, FlowError, FlowSettings, Settled, run};
 pub use order::InOrder;
 pub use settlement::{Disposition, RetryRule, dispose, parked_key, result_key, run_key, timings_key};

@@ -113,6 +113,7 @@ struct Inner {
     registry: Registry,
     results: Counters,
     stage_seconds: Histograms,
+    messaging_seconds: Histogram,
     redeliveries: Counter,
     settlements: Counters,
     parked: Counters,
@@ -162,6 +163,12 @@ impl Metrics {
                 "Time of one prediction in a stage",
                 Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             ),
+            messaging_seconds: add_as(
+                to,
+                "messaging_seconds",
+                "From a prediction's arrival until its result is confirmed, without its execution",
+                Histogram::new(BUCKETS),
+            ),
             redeliveries: add(to, "redeliveries", "Deliveries that were delivered before"),
             settlements: add(to, "settlements", "Deliveries settled"),
             parked: add(to, "parked", "Deliveries put aside"),
@@ -204,6 +211,11 @@ impl Metrics {
             let seconds = if seconds.is_nan() { 0.0 } else { seconds.clamp(0.0, LONGEST_SECONDS) };
             self.0.stage_seconds.get_or_create(&[("stage", stage)]).observe(seconds);
         }
+    }
+
+    /// Seconds between a prediction's arrival and the confirmation of its result, without its execution.
+    pub fn messaging(&self, seconds: f64) {
+        self.0.messaging_seconds.observe(seconds);
     }
 
     /// Deliveries so far that had been handed over before.

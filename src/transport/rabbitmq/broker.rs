@@ -162,6 +162,22 @@ impl Broker {
         Duration::from_secs(u64::from(self.settings.heartbeat) * 2)
     }
 
+    /// The share of one class in so many unsettled deliveries.
+    pub(super) fn class_prefetch(&self, all: u16) -> u16 {
+        let classes = u16::try_from(self.settings.classes.len()).unwrap_or(u16::MAX).max(1);
+        (all / classes).max(1)
+    }
+
+    /// How long a result may wait for others to go with it.
+    pub(super) fn linger(&self) -> Duration {
+        Duration::from_millis(self.settings.linger_ms.into())
+    }
+
+    /// The same of an acknowledgement: nobody waits for that one.
+    pub(super) fn ack_linger(&self) -> Duration {
+        self.linger() * 4
+    }
+
     /// The most bytes of a message.
     #[must_use]
     pub fn max_message_bytes(&self) -> usize {

@@ -279,8 +279,7 @@ impl Consumer {
         index: usize,
         consumer: &ClassConsumer,
     ) -> Result<BoxStream<'static, Item>, BrokerError> {
-        let classes = u16::try_from(self.broker.settings.classes.len()).unwrap_or(u16::MAX).max(1);
-        let prefetch = if consumer.careful { 1 } else { (self.prefetch / classes).max(1) };
+        let prefetch = if consumer.careful { 1 } else { self.broker.class_prefetch(self.prefetch) };
         let channel = &consumer.channel;
         let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
         bounded("set the prefetch", RPC_LIMIT, qos).await?;

@@ -121,10 +121,21 @@ pub fn connect(
         stop: stop.clone(),
     };
     tracker.spawn(consumer.run());
-    tracker
-        .spawn(Publisher::new(broker.clone(), orders, publish_set, Arc::clone(&stats), stop.clone()).run());
+    // While so many wait, for others or to be settled, there is still enough to do.
+    let enough = usize::from(broker.class_prefetch(capacity) / 4).max(1);
+    let publisher = Publisher::new(
+        broker.clone(),
+        orders,
+        publish_set,
+        Arc::clone(&stats),
+        stop.clone(),
+        enough.div_ceil(2),
+    );
+    tracker.spawn(publisher.run());
     let settler = Settler {
         settlements,
+        linger: broker.ack_linger(),
+        enough,
         limit: broker.write_limit(),
         trouble,
         stats: Arc::clone(&stats),

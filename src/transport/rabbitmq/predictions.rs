@@ -38,7 +38,7 @@ pub fn publish_predictions(
     let stats = Arc::new(Stats::default());
     let (set, link) = Link::new();
     let (orders, received) = mpsc::channel(capacity.max(1));
-    let publisher = Publisher::new(broker.clone(), received, set, Arc::clone(&stats), stop.clone());
+    let publisher = Publisher::new(broker.clone(), received, set, Arc::clone(&stats), stop.clone(), 1);
     tracker.spawn(publisher.run());
     PredictionSink { orders, stats, link }
 }

@@ -79,6 +79,10 @@ pub(super) struct Publisher {
     /// Refused ones, and when they are tried again.
     delayed: VecDeque<(Instant, u64)>,
     next: u64,
+    /// So many messages do not wait for others to go with them.
+    enough: usize,
+    /// When what waits is sent in any case.
+    leaves: Option<tokio::time::Instant>,
 }
 
 impl Publisher {
@@ -88,9 +92,10 @@ impl Publisher {
         link: LinkSetter,
         stats: Arc<Stats>,
         stop: CancellationToken,
+        enough: usize,
     ) -> Self {
         let (outbox, queue, delayed) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
-        Self { broker, orders, link, stats, stop, outbox, queue, delayed, next: 0 }
+        Self { broker, orders, link, stats, stop, outbox, queue, delayed, next: 0, enough, leaves: None }
     }
 
     /// Works until it is stopped; what is in the outbox then was never confirmed.
@@ -150,7 +155,8 @@ impl Publisher {
         loop {
             let window = usize::from(self.broker.settings.confirm_window);
             let room = steps.len() < window && writing_bytes < WRITING_BYTES;
-            let open = room && !mandatory_out && !self.link.state().is_blocked();
+            let lingers = self.lingers();
+            let open = room && !lingers && !mandatory_out && !self.link.state().is_blocked();
             let send = if open { self.pick(steps.is_empty()) } else { None };
             tokio::select! {
                 biased;
@@ -200,6 +206,7 @@ impl Publisher {
                     steps.push(publish(channel.clone(), id, message.clone()).boxed());
                     entry.out = Some((Out::Writing, Instant::now()));
                 }
+                () = tokio::time::sleep_until(self.leaves.unwrap_or_else(tokio::time::Instant::now)), if lingers => {}
                 order = self.orders.recv(), if self.queue.len() < window => match order {
                     Some(order) => {
                         self.next += 1;
@@ -216,6 +223,22 @@ impl Publisher {
                 },
             }
         }
+    }
+
+    /// Whether what waits should wait for others to go with it.
+    fn lingers(&mut self) -> bool {
+        if self.queue.is_empty() || self.orders.is_closed() {
+            self.leaves = None;
+            return false;
+        }
+        let now = tokio::time::Instant::now();
+        let leaves = *self.leaves.get_or_insert_with(|| now + self.broker.linger());
+        let goes = self.queue.len() >= self.enough || leaves <= now;
+        if goes {
+            // So does all that comes before the queue is empty.
+            self.leaves = Some(now);
+        }
+        !goes
     }
 
     /// The place in the queue of what is sent next; `idle`: nothing is out.

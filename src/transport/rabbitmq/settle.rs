@@ -15,9 +15,6 @@ use super::broker::bounded;
 use super::endpoint::Stats;
 use crate::transport::Settlement;
 
-/// Most settlements that are looked at together.
-const TOGETHER: usize = 256;
-
 /// Which deliveries of one channel are settled.
 ///
 /// The broker takes an acknowledgement of many as one of *every* delivery up to a number, also of those
@@ -57,6 +54,11 @@ pub(super) type Settled = (Handle, Settlement);
 /// Sends settlements until nobody has any more; one that cannot be sent means that the link is dead.
 pub(super) struct Settler {
     pub(super) settlements: mpsc::Receiver<Settled>,
+    /// How long one may wait for others to go with it: each that goes alone costs the broker an entry in
+    /// the queue's log, and everybody a wake-up.
+    pub(super) linger: Duration,
+    /// So many do not wait for others: the broker hands over no more while they are not settled.
+    pub(super) enough: usize,
     /// Bound of sending one.
     pub(super) limit: Duration,
     pub(super) trouble: Arc<Notify>,
@@ -68,8 +70,9 @@ impl Settler {
     pub(super) async fn run(mut self) {
         let stop = self.stop.clone();
         let all = async {
-            let mut some = Vec::with_capacity(TOGETHER);
-            while self.settlements.recv_many(&mut some, TOGETHER).await > 0 {
+            let mut some = Vec::with_capacity(self.enough);
+            while self.settlements.recv_many(&mut some, self.enough).await > 0 {
+                self.gather(&mut some).await;
                 for same_channel in by_channel(&mut some) {
                     self.settle(same_channel).await;
                 }
@@ -78,6 +81,17 @@ impl Settler {
         tokio::select! {
             () = stop.cancelled() => {}
             () = all => {}
+        }
+    }
+
+    /// Waits for more, a little.
+    async fn gather(&mut self, some: &mut Vec<Settled>) {
+        let until = tokio::time::Instant::now() + self.linger;
+        while some.len() < self.enough {
+            let more = self.settlements.recv_many(some, self.enough - some.len());
+            if !matches!(tokio::time::timeout_at(until, more).await, Ok(1..)) {
+                return;
+            }
         }
     }
 
