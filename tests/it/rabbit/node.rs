@@ -91,7 +91,8 @@ fn programs() -> Result<PathBuf, String> {
     let complete = |dir: &PathBuf| dir.join("rabbitmq-server").is_file() && dir.join("rabbitmqctl").is_file();
     if let Some(dir) = std::env::var_os("EVALMILL_TEST_RABBITMQ").map(PathBuf::from) {
         let why = format!("EVALMILL_TEST_RABBITMQ={}: no rabbitmq-server and rabbitmqctl", dir.display());
-        return Some(dir).filter(complete).ok_or(why);
+        // A node does not run in our directory.
+        return Some(dir).filter(complete).and_then(|dir| dir.canonicalize().ok()).ok_or(why);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::iter::once(PathBuf::from("/usr/lib/rabbitmq/bin"))
