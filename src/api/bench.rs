@@ -53,7 +53,7 @@ pub async fn bench_broker(
     count: usize,
     bytes: usize,
 ) -> Result<BrokerBench, ServeError> {
-    let broker = Broker { settings: settings.rabbitmq.clone(), instance: "bench".to_owned() };
+    let broker = Broker::new(settings.rabbitmq.clone(), "bench".to_owned());
     let connection = broker.connect(Role::Admin).await?;
     let channel = open(&connection).await?;
     for queue in [BARE, OUT] {

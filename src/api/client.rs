@@ -7,5 +7,5 @@ use crate::transport::rabbitmq::Broker;
 /// The broker that the settings name.
 #[must_use]
 pub fn broker(settings: &Settings) -> Broker {
-    Broker { settings: settings.rabbitmq.clone(), instance: instance() }
+    Broker::new(settings.rabbitmq.clone(), instance())
 }

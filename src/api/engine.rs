@@ -14,6 +14,7 @@ use crate::pipeline::{Framing, Keep, LimitSettings, Pipeline, PipelineSettings};
 use crate::processors::{ProblemsError, ProcessorSettings, Registry, UnknownProcessor};
 use crate::sandbox::{self, TierError};
 use crate::service::FlowSettings;
+use crate::util::ceiling::Ceiling;
 use crate::worker::protocol::{RunLimits, WorkerPolicy};
 use crate::worker::{PoolSettings, PoolStats, WorkerError, WorkerPool};
 
@@ -27,7 +28,7 @@ pub struct EngineOptions {
     /// What has not begun so long after it came is given back.
     pub max_wait: Option<Duration>,
     /// Most bytes of a result.
-    pub max_result_bytes: Option<usize>,
+    pub max_result_bytes: Option<Ceiling>,
 }
 
 impl EngineOptions {

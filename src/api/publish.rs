@@ -16,6 +16,7 @@ use crate::config::{Settings, TopologyMode};
 use crate::pipeline::Framing;
 use crate::transport::rabbitmq::{Broker, BrokerError, Fault, PredictionSink, prepare, publish_predictions};
 use crate::transport::{BodyError, Delivery, Source, TransportError};
+use crate::util::ceiling::Ceiling;
 
 /// Between two writes of the progress file, and two predictions that must reach a queue.
 const TICK: Duration = Duration::from_secs(1);
@@ -114,7 +115,7 @@ pub async fn publish(
     let mut publishing = Publishing {
         options,
         sink: &sink,
-        max_body: broker.max_message_bytes(),
+        max_body: broker.max_message_bytes.clone(),
         observe,
         checkpoint,
         published: Published::default(),
@@ -151,7 +152,7 @@ async fn still_there(mut broker: Broker) -> Result<(), BrokerError> {
 struct Publishing<'a> {
     options: &'a PublishOptions,
     sink: &'a PredictionSink,
-    max_body: usize,
+    max_body: Ceiling,
     observe: &'a mut (dyn FnMut(PublishEvent<'_>) + Send),
     checkpoint: &'a mut Checkpoint,
     published: Published,
@@ -188,7 +189,7 @@ impl Publishing<'_> {
                 Some(done) = waiting.next(), if !waiting.is_empty() => {
                     let (origin, size, receipt): (String, usize, _) = done;
                     bytes -= size;
-                    self.confirmed(&origin, receipt)?;
+                    self.settled(&origin, size, receipt)?;
                 }
                 _ = tick.tick() => save(self.checkpoint).await?,
                 () = sleep_until(pace.at()), if next.is_some() && room => {
@@ -220,24 +221,33 @@ impl Publishing<'_> {
         }
         let row = body.map_err(|error| error.to_string()).and_then(|line| {
             let row = frame(line, &origin, &self.options.framing, self.options.run.as_deref())?;
-            let (size, limit) = (row.body.len(), self.max_body);
-            if size > limit {
-                let rule = "the service takes no more (rabbitmq.max_message_mb)";
-                return Err(format!("the message has {size} bytes, more than {limit}: {rule}"));
-            }
+            self.fits(row.body.len())?;
             Ok(row)
         });
         match row {
             Ok(row) => Some((origin, row)),
             Err(reason) => {
-                self.published.unreadable += 1;
-                (self.observe)(PublishEvent::Unreadable { origin: &origin, reason: &reason });
+                self.unreadable(&origin, &reason);
                 if !damaged {
                     self.checkpoint.settle(&origin, true);
                 }
                 None
             }
         }
+    }
+
+    fn fits(&self, size: usize) -> Result<(), String> {
+        let limit = self.max_body.get();
+        if size <= limit {
+            return Ok(());
+        }
+        let rule = "the service or the broker takes no more (rabbitmq.max_message_mb)";
+        Err(format!("the message has {size} bytes, more than {limit}: {rule}"))
+    }
+
+    fn unreadable(&mut self, origin: &str, reason: &str) {
+        self.published.unreadable += 1;
+        (self.observe)(PublishEvent::Unreadable { origin, reason });
     }
 
     async fn send(&mut self, row: Row) -> Result<tokio::sync::oneshot::Receiver<()>, BrokerError> {
@@ -251,8 +261,16 @@ impl Publishing<'_> {
         self.sink.send(&key, &row.message_id, row.body, routed).await
     }
 
-    fn confirmed<E>(&mut self, origin: &str, receipt: Result<(), E>) -> Result<(), PublishError> {
-        receipt.map_err(|_| BrokerError::Ended("the publishing task has ended".to_owned()))?;
+    fn settled<E>(&mut self, origin: &str, size: usize, receipt: Result<(), E>) -> Result<(), PublishError> {
+        if receipt.is_err() {
+            // Given up: the broker has said meanwhile that it takes none of this size.
+            let Err(reason) = self.fits(size) else {
+                return Err(BrokerError::Ended("the publishing task has ended".to_owned()).into());
+            };
+            self.unreadable(origin, &reason);
+            self.checkpoint.settle(origin, true);
+            return Ok(());
+        }
         self.checkpoint.settle(origin, false);
         self.published.confirmed += 1;
         (self.observe)(PublishEvent::Confirmed);

@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::client::broker;
 use super::{Engine, EngineError, EngineOptions};
 use crate::config::Settings;
 use crate::metrics::Window;
@@ -21,7 +22,7 @@ use crate::service::{
 };
 use crate::telemetry::{Health, Link as LinkName, ListenError, Metrics, PublishedAs, Refresh, SettledAs};
 use crate::telemetry::{listen, serve_http};
-use crate::transport::rabbitmq::{Broker, BrokerError, Link, RabbitMqSink, Stats, connect};
+use crate::transport::rabbitmq::{BrokerError, Link, RabbitMqSink, Stats, connect};
 use crate::transport::{Address, Outgoing, Receipt, Sink as _};
 use crate::worker::WorkerPool;
 
@@ -106,14 +107,14 @@ pub(super) async fn serve_measured(
         return Err(ServeError::TooLong { seconds, limit: CONSUMER_TIMEOUT });
     }
     let listener = listen(&settings.telemetry.listen).await?;
+    let broker = broker(settings);
     let max_wait = CONSUMER_TIMEOUT / 4;
     let options = EngineOptions {
         framing: Framing::Message,
         max_wait: Some(max_wait),
-        max_result_bytes: Some((settings.rabbitmq.max_message_mb as usize) << 20),
+        max_result_bytes: Some(broker.max_message_bytes.clone()),
     };
     let engine = Engine::start(settings, options).await?;
-    let broker = Broker { settings: settings.rabbitmq.clone(), instance: engine.instance().to_owned() };
     if let Err(error) = broker.uri().await {
         engine.shutdown().await;
         return Err(error.into());

@@ -19,6 +19,7 @@ use crate::model::{
     judge,
 };
 use crate::processors::{Judgement, Prepared, Processor, Registry, Task, UnknownProcessor};
+use crate::util::ceiling::Ceiling;
 use crate::worker::protocol::RunLimits;
 
 /// What the pipeline is told.
@@ -37,7 +38,7 @@ pub struct PipelineSettings {
     /// What has not begun so long after it came is given back; `None`: it may wait for ever.
     pub max_wait: Option<Duration>,
     /// Most bytes of an encoded result: what does not fit loses its echo, outputs and files.
-    pub max_result_bytes: Option<usize>,
+    pub max_result_bytes: Option<Ceiling>,
     /// Who makes the results.
     pub instance: String,
     /// The sandbox tier in force.
@@ -383,7 +384,7 @@ impl<E: Execute> Pipeline<E> {
                 contended: ending.contended,
             },
         };
-        let (message, body) = encoded(message, self.settings.max_result_bytes);
+        let (message, body) = encoded(message, self.settings.max_result_bytes.as_ref().map(Ceiling::get));
         Processed {
             body,
             result_id: message.result_id,

@@ -1,3 +1,4 @@
 //! Small helpers that know nothing of the rest of the package.
 
+pub mod ceiling;
 pub mod retry;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::rabbit::broker::Vhost;
 use crate::rabbit::client::{Client, Message, PREDICTIONS, RESULTS};
-use crate::rabbit::node::Node;
+use crate::rabbit::node::{MAX_MESSAGE_BYTES, Node};
 use crate::rabbit::proxy::Proxy;
 use crate::support::{evalmill, eventually};
 
@@ -146,6 +146,30 @@ async fn what_is_published_arrives_as_it_is() {
         "prediction": {"task_id": "T/1", "completion": "x"}
     });
     assert_eq!(got[0].json(), expected);
+}
+
+/// The settings allow more than the broker does.
+#[tokio::test]
+async fn what_the_broker_never_takes_is_left_out() {
+    let (vhost, client, dir) = scene().await;
+    let longer = |id: &str| json!({"id": id, "prediction": {"x": "x".repeat(MAX_MESSAGE_BYTES)}}).to_string();
+    let lines = rows(5).chain([longer("a")]).chain(rows(5)).chain([longer("b")]);
+    write(dir.path(), "in.jsonl", lines);
+    let mut command = command(&vhost.url, dir.path(), &["publish", "in.jsonl"]);
+    let out = command.env("EVALMILL__RABBITMQ__MAX_MESSAGE_MB", "64").output().unwrap();
+    let stderr = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{stderr}");
+    for line in [6, 12] {
+        let left_out = format!("in.jsonl:{line} is not published: the message has 167772");
+        assert!(stderr.contains(&left_out), "{stderr}");
+    }
+    assert!(stderr.contains("10 published in "), "{stderr}");
+    // Those beside it can be there twice: their confirms are lost with the channel.
+    let mut ids: Vec<_> =
+        client.drain(WORK).await.unwrap().iter().map(|message| message.json()["id"].to_string()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "{ids:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

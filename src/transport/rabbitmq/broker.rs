@@ -10,6 +10,7 @@ use lapin::{Connection, ConnectionProperties};
 use thiserror::Error;
 
 use crate::config::{RabbitMq, redact};
+use crate::util::ceiling::Ceiling;
 use crate::util::retry::Retry;
 
 /// Bound of connecting.
@@ -112,9 +113,18 @@ pub struct Broker {
     pub settings: RabbitMq,
     /// Who connects: `<host>/<process id>`.
     pub instance: String,
+    /// The most bytes of a message: what the settings allow, or less where the broker said so.
+    pub max_message_bytes: Ceiling,
 }
 
 impl Broker {
+    /// The broker that these settings name.
+    #[must_use]
+    pub fn new(settings: RabbitMq, instance: String) -> Self {
+        let max_message_bytes = Ceiling::new((settings.max_message_mb as usize) << 20);
+        Self { settings, instance, max_message_bytes }
+    }
+
     /// The URL as it is now: a file is read again each time, so that a changed password is taken up.
     ///
     /// # Errors
@@ -177,12 +187,6 @@ impl Broker {
     pub(super) fn ack_linger(&self) -> Duration {
         self.linger() * 4
     }
-
-    /// The most bytes of a message.
-    #[must_use]
-    pub fn max_message_bytes(&self) -> usize {
-        (self.settings.max_message_mb as usize) << 20
-    }
 }
 
 /// The pauses between two connections of one link: they grow, and start small again after a link that
@@ -243,7 +247,7 @@ mod tests {
 
     fn broker(url: &str) -> Broker {
         let settings = RabbitMq { url: url.into(), ..RabbitMq::default() };
-        Broker { settings, instance: "h/1".to_owned() }
+        Broker::new(settings, "h/1".to_owned())
     }
 
     #[tokio::test]
@@ -273,7 +277,7 @@ mod tests {
     async fn the_file_is_read_each_time() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let settings = RabbitMq { url_file: file.path().display().to_string(), ..RabbitMq::default() };
-        let broker = Broker { settings, instance: String::new() };
+        let broker = Broker::new(settings, String::new());
         for host in ["one", "two"] {
             std::fs::write(file.path(), format!("amqp://{host}\n")).unwrap();
             assert_eq!(broker.uri().await.unwrap().authority.host, host);

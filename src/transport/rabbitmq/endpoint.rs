@@ -150,7 +150,7 @@ pub fn connect(
         settling,
         held: HashMap::new(),
         sequence: 0,
-        max_message_bytes: broker.max_message_bytes(),
+        max_message_bytes: broker.max_message_bytes.get(),
         max_wait,
         publish,
         consume,

@@ -61,6 +61,15 @@ impl BrokerError {
         }
     }
 
+    /// The most bytes that the broker takes, where it closed the channel over a longer message. It says
+    /// so in its text only.
+    pub(super) fn size_limit(&self) -> Option<usize> {
+        let Self::Call { source, .. } = self else { return None };
+        let ErrorKind::ProtocolError(error) = source.kind() else { return None };
+        let (_, limit) = error.get_message().as_str().split_once("max size ")?;
+        limit.parse().ok().filter(|_| self.code() == Some(PRECONDITION_FAILED))
+    }
+
     /// The reply code, where the broker itself gave one.
     pub(super) fn code(&self) -> Option<u16> {
         let Self::Call { source, .. } = self else { return None };
@@ -92,6 +101,17 @@ mod tests {
 
     fn refused(error: AMQPError) -> BrokerError {
         BrokerError::Call { what: "x".into(), source: ErrorKind::ProtocolError(error).into() }
+    }
+
+    #[rstest]
+    #[case("PRECONDITION_FAILED - message size 20 is larger than configured max size 16", Some(16))]
+    #[case("PRECONDITION_FAILED - message size 20 is larger than max size 16", Some(16))]
+    #[case("PRECONDITION_FAILED - message size 20 is larger than max size x", None)]
+    #[case("PRECONDITION_FAILED - inequivalent arg 'x-max-length'", None)]
+    fn too_long_for_the_broker(#[case] text: &str, #[case] limit: Option<usize>) {
+        let said = |code: AMQPSoftError| refused(AMQPError::new(code.into(), text.into())).size_limit();
+        assert_eq!(said(AMQPSoftError::PRECONDITIONFAILED), limit);
+        assert_eq!(said(AMQPSoftError::NOTFOUND), None);
     }
 
     #[rstest]

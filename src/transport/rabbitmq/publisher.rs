@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// Before a message that the broker refused is tried again.
 const REFUSED_DELAY: Duration = Duration::from_secs(1);
 
-/// A message to publish, and who wants to know that the broker has it.
+/// A message to publish, and who wants to know that the broker has it. Dropped, it was given up.
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) message: Message,
@@ -108,6 +108,9 @@ impl Publisher {
             tracing::warn!(%error, outbox = self.outbox.len(), "the publishing link is lost");
             self.link.tell(LinkEvent::Lost(error.to_string()));
             self.stats.publish_losses.fetch_add(1, Ordering::Relaxed);
+            if let Some(limit) = error.size_limit() {
+                self.drop_longer(limit);
+            }
             // Whether the broker has what was not confirmed, nobody knows: it is sent again.
             for entry in self.outbox.values_mut() {
                 entry.losses += u32::from(entry.out.take().is_some());
@@ -120,6 +123,17 @@ impl Publisher {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// Gives up what this broker never takes; whoever made it hears so, and makes no more of it.
+    fn drop_longer(&mut self, limit: usize) {
+        tracing::warn!(
+            limit,
+            "the broker takes no longer messages: lower rabbitmq.max_message_mb, or raise its limit"
+        );
+        self.broker.max_message_bytes.lower(limit);
+        self.outbox.retain(|_, entry| entry.order.message.body.len() <= limit);
+        self.stats.unconfirmed.store(self.outbox.len() as u64, Ordering::Relaxed);
     }
 
     async fn session(&mut self) -> Result<(), BrokerError> {

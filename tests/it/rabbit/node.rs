@@ -16,6 +16,9 @@ use serde_json::Value;
 use super::broker::{Broker, Vhost};
 use crate::support::eventually;
 
+/// The longest message that a node takes: what RabbitMQ 4 takes by default, and less than older ones do.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
 /// How long a node may take to open its ports.
 const START: Duration = Duration::from_secs(60);
 
@@ -82,13 +85,20 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// The directory of the server's own programs. Debian's wrappers in `/usr/sbin` switch the user.
+/// The directory of the server's own programs: the one that `EVALMILL_TEST_RABBITMQ` names, or the
+/// installed ones. Debian's wrappers in `/usr/sbin` switch the user.
 fn programs() -> Result<PathBuf, String> {
+    let complete = |dir: &PathBuf| dir.join("rabbitmq-server").is_file() && dir.join("rabbitmqctl").is_file();
+    if let Some(dir) = std::env::var_os("EVALMILL_TEST_RABBITMQ").map(PathBuf::from) {
+        let why = format!("EVALMILL_TEST_RABBITMQ={}: no rabbitmq-server and rabbitmqctl", dir.display());
+        // A node does not run in our directory.
+        return Some(dir).filter(complete).and_then(|dir| dir.canonicalize().ok()).ok_or(why);
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::iter::once(PathBuf::from("/usr/lib/rabbitmq/bin"))
         .chain(std::env::split_paths(&path))
         .chain([PathBuf::from("/usr/sbin")])
-        .find(|dir| dir.join("rabbitmq-server").is_file() && dir.join("rabbitmqctl").is_file())
+        .find(complete)
         .ok_or_else(|| {
             "no rabbitmq-server: run tests/run, or apt-get install rabbitmq-server, \
              or set EVALMILL_TEST_AMQP_URL and EVALMILL_TEST_AMQP_MANAGEMENT to a broker"
@@ -124,7 +134,8 @@ impl Node {
         let path = std::env::var("PATH").unwrap_or_default();
         let loopback = "-kernel inet_dist_use_interface {127,0,0,1}";
         let environment = [
-            ("PATH", format!("{path}:/usr/sbin:/usr/bin:/sbin:/bin")),
+            // First the server's own directory: where there is an epmd in it, it is the server's.
+            ("PATH", format!("{}:{path}:/usr/sbin:/usr/bin:/sbin:/bin", programs.display())),
             ("HOME", at("home")),
             ("LC_ALL", "C.UTF-8".to_owned()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
@@ -307,6 +318,7 @@ fn scratch(amqp: u16, management: u16) -> io::Result<PathBuf> {
              loopback_users = none\n\
              vm_memory_high_watermark.relative = 0.6\n\
              disk_free_limit.absolute = 50MB\n\
+             max_message_size = {MAX_MESSAGE_BYTES}\n\
              raft.wal_max_size_bytes = 67108864\n"
         ),
     )?;

@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::client::Message;
-use super::node::Node;
+use super::node::{MAX_MESSAGE_BYTES, Node};
 use super::service::{AUDIT, LAST_DECLARED, Service, Stage, WORK, many, runs, verdicts};
 use super::{MINUTE, SECOND};
 use crate::support::{humaneval, processes_with};
@@ -181,6 +181,32 @@ async fn a_result_that_is_too_long_is_shortened() {
     assert!(results[0].body.len() <= 1 << 20);
     assert_eq!(result["executions"][0]["command_results"][0]["stdout_truncated"], true);
     assert!(result["detail"].as_str().unwrap().contains("shortened"), "{}", result["detail"]);
+}
+
+/// The settings allow more than the broker does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_the_broker_never_takes_is_shortened() {
+    let vhost = Node::shared().vhost();
+    let settings = [("RABBITMQ__MAX_MESSAGE_MB", "64"), ("LIMITS__CARRIED_OUTPUT_KB", "16384")];
+    let service = Service::start_with(&vhost.url, &settings);
+    let mut stage = Stage::new(&vhost).await;
+    let long = "head -c 10000000 /dev/zero | tr '\\0' 'x' | tee /dev/stderr";
+    for id in ["first", "second"] {
+        let mut inputs = many(&format!("beside-{id}"), 10, &["true"]);
+        inputs.push(runs(id, &["sh", "-c", long]));
+        stage.publish(&inputs).await;
+        stage.client.wait_for_messages(AUDIT, if id == "first" { 11 } else { 22 }, MINUTE).await.unwrap();
+    }
+    // Those beside it can be out twice: their confirms are lost with the channel.
+    let (_, results) = stage.audit(&service, 22, 10).await;
+    let long: Vec<_> = results.iter().filter(|result| result.json()["detail"].is_string()).collect();
+    assert_eq!(long.len(), 2);
+    for result in long {
+        let json = result.json();
+        assert!(result.body.len() <= MAX_MESSAGE_BYTES && json["verdict"] == "passed", "{}", json["detail"]);
+        assert!(json["detail"].as_str().unwrap().contains("shortened"), "{}", json["detail"]);
+    }
+    assert_eq!(service.log().matches("the publishing link is lost").count(), 1, "{}", service.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
