@@ -62,6 +62,14 @@ pub enum BrokerError {
         /// What the client library said.
         source: lapin::Error,
     },
+    /// The exchange of results would lose what nobody has bound a queue for.
+    #[error(
+        "the exchange evalmill.results must have the argument alternate-exchange=\"evalmill.unrouted\", which keeps results that nobody has bound a queue for (rabbitmq.topology is \"check\"): {reason}"
+    )]
+    NoAlternate {
+        /// What the broker said.
+        reason: String,
+    },
     /// The connection or what was on it ended.
     #[error("{0}")]
     Ended(String),

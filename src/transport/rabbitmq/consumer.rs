@@ -18,11 +18,15 @@ use super::broker::{Broker, BrokerError, Pauses, RPC_LIMIT, Role, STABLE, bounde
 use super::endpoint::Stats;
 use super::link::{LinkEvent, LinkSetter};
 use super::properties::envelope;
-use super::topology::{apply, class_items, common_items, work_queue};
+use super::topology::{Upkeep, apply, class_items, work_queue};
+use crate::config::TopologyMode;
 use crate::transport::Envelope;
 
 /// Between two looks at whether the link is still there.
 const TICK: Duration = Duration::from_millis(500);
+
+/// Between two looks at whether what must be at the broker is still there.
+const UPKEEP: Duration = Duration::from_secs(2);
 
 /// Before a class whose queues were refused is tried again.
 const SET_UP_AGAIN: Duration = Duration::from_secs(5);
@@ -52,6 +56,25 @@ struct ClassConsumer {
 impl ClassConsumer {
     fn tag(&self) -> String {
         format!("{}-{}", self.class, self.number)
+    }
+}
+
+/// What the broker refuses of single classes.
+#[derive(Default)]
+struct Refused {
+    /// When their consumers were to be started.
+    at_set_up: Vec<String>,
+    /// At the last look.
+    since: Vec<String>,
+    /// What was told of it.
+    said: String,
+}
+
+impl Refused {
+    /// Each reason once.
+    fn reasons(&self) -> String {
+        let since = self.since.iter().filter(|reason| !self.at_set_up.contains(reason));
+        self.at_set_up.iter().chain(since).map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -98,14 +121,24 @@ impl Consumer {
         let _ = self.trouble.notified().now_or_never();
         let _ = self.vouched.notified().now_or_never();
         let settings = &self.broker.settings;
-        apply(&connection, &common_items(settings), settings.topology).await?;
+        let mut upkeep = Upkeep::new(&connection, settings);
+        upkeep.common().await?;
+        if settings.topology == TopologyMode::Check {
+            self.tell_differences(&connection).await;
+        }
         let mut consumers: Vec<Option<ClassConsumer>> = settings.classes.iter().map(|_| None).collect();
         let mut streams: SelectAll<BoxStream<'static, Item>> = SelectAll::new();
-        if self.drain.is_cancelled() {
-            self.link.tell(LinkEvent::Connected);
-        } else {
-            self.set_up(&connection, &mut consumers, &mut streams).await?;
+        let mut refused = Refused::default();
+        if !self.drain.is_cancelled() {
+            refused.at_set_up = self.set_up(&connection, &mut consumers, &mut streams).await?;
         }
+        self.link.tell(LinkEvent::Connected);
+        self.say(&mut refused);
+        let looks = futures::stream::unfold(upkeep, async |mut upkeep| {
+            tokio::time::sleep(UPKEEP).await;
+            Some((upkeep.all_classes().await, upkeep))
+        });
+        let mut looks = pin!(looks);
         let mut tried = Instant::now();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -157,8 +190,14 @@ impl Consumer {
                     let missing = consumers.iter().any(Option::is_none);
                     if missing && !draining && tried.elapsed() > SET_UP_AGAIN {
                         tried = Instant::now();
-                        self.set_up(&connection, &mut consumers, &mut streams).await?;
+                        refused.at_set_up = self.set_up(&connection, &mut consumers, &mut streams).await?;
+                        self.say(&mut refused);
                     }
+                }
+                // What ends is no longer looked after: losing the link would only undo work.
+                Some(looked) = looks.next(), if !draining => {
+                    refused.since = looked?;
+                    self.say(&mut refused);
                 }
                 room = self.intake.reserve(), if waiting.is_some() => match (room, waiting.take()) {
                     (Ok(room), Some(intake)) => room.send(intake),
@@ -202,13 +241,13 @@ impl Consumer {
     }
 
     /// Starts the consumers that are not there yet. A class whose queues the broker refuses is left
-    /// out, and said; the others go on.
+    /// out, and the answer is why; the others go on.
     async fn set_up(
         &self,
         connection: &Connection,
         consumers: &mut [Option<ClassConsumer>],
         streams: &mut SelectAll<BoxStream<'static, Item>>,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Vec<String>, BrokerError> {
         let settings = &self.broker.settings;
         let mut refusals = Vec::new();
         for (index, (class, consumer)) in settings.classes.iter().zip(consumers).enumerate() {
@@ -230,13 +269,34 @@ impl Consumer {
                 Err(error) => return Err(error),
             }
         }
-        self.link.tell(LinkEvent::Connected);
-        if !refusals.is_empty() {
-            let reasons = refusals.join("; ");
-            tracing::warn!(reasons, "a class of input is not consumed");
-            self.link.tell(LinkEvent::Refused(reasons));
+        Ok(refusals)
+    }
+
+    /// Tells what is refused, where that has changed.
+    fn say(&self, refused: &mut Refused) {
+        let reasons = refused.reasons();
+        if reasons == refused.said {
+            return;
         }
-        Ok(())
+        if reasons.is_empty() {
+            self.link.tell(LinkEvent::Accepted);
+        } else {
+            tracing::warn!(reasons, "a class of input is not consumed, or lacks something");
+            self.link.tell(LinkEvent::Refused(reasons.clone()));
+        }
+        refused.said = reasons;
+    }
+
+    /// Nothing but a line in the log: `check` is for queues that somebody else has made their way.
+    async fn tell_differences(&self, connection: &Connection) {
+        match Upkeep::new(connection, &self.broker.settings).differences().await {
+            Ok(differences) => {
+                for difference in differences {
+                    tracing::warn!(difference, "a queue has other arguments, which stay in force");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the queues' arguments could not be compared"),
+        }
     }
 
     /// Puts another consumer in place of this one.

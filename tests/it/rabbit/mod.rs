@@ -11,6 +11,7 @@ pub(crate) mod node;
 pub(crate) mod proxy;
 mod serve;
 mod service;
+mod topology;
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
