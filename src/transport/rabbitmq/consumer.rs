@@ -1,8 +1,9 @@
 //! The consuming link: one task that keeps consumers on the work queues.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -59,6 +60,35 @@ impl ClassConsumer {
     }
 }
 
+/// Classes whose suspect did no harm; the others stay careful.
+#[derive(Debug, Default)]
+pub(super) struct Vouched {
+    classes: Mutex<BTreeSet<String>>,
+    news: Notify,
+}
+
+impl Vouched {
+    pub(super) fn add(&self, class: &str) {
+        self.classes.lock().unwrap_or_else(PoisonError::into_inner).insert(class.to_owned());
+        self.news.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.classes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns once there is one.
+    async fn some(&self) -> BTreeSet<String> {
+        loop {
+            let classes = self.take();
+            if !classes.is_empty() {
+                return classes;
+            }
+            self.news.notified().await;
+        }
+    }
+}
+
 /// What the broker refuses of single classes.
 #[derive(Default)]
 struct Refused {
@@ -87,7 +117,7 @@ pub(super) struct Consumer {
     /// An acknowledgement did not work: the link must be rebuilt.
     pub(super) trouble: Arc<Notify>,
     /// The suspect that was taken did no harm: others may be taken beside it.
-    pub(super) vouched: Arc<Notify>,
+    pub(super) vouched: Arc<Vouched>,
     /// Take nothing new.
     pub(super) drain: CancellationToken,
     pub(super) stop: CancellationToken,
@@ -119,7 +149,7 @@ impl Consumer {
         let mut events = pin!(connection.events_listener());
         // What was said of an earlier connection is not about this one.
         let _ = self.trouble.notified().now_or_never();
-        let _ = self.vouched.notified().now_or_never();
+        self.vouched.take();
         let settings = &self.broker.settings;
         let mut upkeep = Upkeep::new(&connection, settings);
         upkeep.common().await?;
@@ -158,10 +188,11 @@ impl Consumer {
                         cancel(consumer).await?;
                     }
                 }
-                () = self.vouched.notified(), if !draining => {
+                classes = self.vouched.some(), if !draining => {
                     for (index, consumer) in consumers.iter_mut().enumerate() {
                         if let Some(consumer) = consumer
                             && consumer.careful
+                            && classes.contains(&consumer.class)
                         {
                             streams.push(self.consume_as(index, consumer, false).await?);
                         }
@@ -338,4 +369,21 @@ async fn cancel(consumer: &ClassConsumer) -> Result<(), BrokerError> {
     let tag = short("a consumer's tag", &consumer.tag())?;
     let cancel = consumer.channel.basic_cancel(tag, BasicCancelOptions::default());
     bounded("cancel a consumer", RPC_LIMIT, cancel).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_vouched_for_one_by_one() {
+        let vouched = Vouched::default();
+        assert!(vouched.some().now_or_never().is_none());
+        vouched.add("a");
+        vouched.add("a");
+        vouched.add("b");
+        let both = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+        assert_eq!(vouched.some().now_or_never(), Some(both));
+        assert!(vouched.some().now_or_never().is_none());
+    }
 }

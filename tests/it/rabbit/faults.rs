@@ -380,7 +380,8 @@ async fn a_long_prediction_over_many_lost_links_does_not_stop_the_others() {
     let node = Node::shared();
     let vhost = node.vhost();
     let proxy = Proxy::start(node.port());
-    let service = Service::start(&proxy.url_for(&vhost));
+    let classes = [("RABBITMQ__CLASSES", "default,other")];
+    let service = Service::start_with(&proxy.url_for(&vhost), &classes);
     let mut stage = Stage::new(&vhost).await;
     let dir = tempfile::tempdir().unwrap();
     let (begun, go) = (dir.path().join("begun"), dir.path().join("go"));
@@ -402,6 +403,14 @@ async fn a_long_prediction_over_many_lost_links_does_not_stop_the_others() {
             })
             .await;
     }
+    // Its class is opened again, and no other.
+    let prefetch = |class: &str| {
+        let queue = node.api("GET", &format!("queues/{}/evalmill.work.{class}", vhost.name), None);
+        queue["consumer_details"][0]["prefetch_count"].as_u64()
+    };
+    let full = (PREFETCH / 2) as u64;
+    service.until("its class is open", MINUTE, |_| prefetch("default") == Some(full)).await;
+    assert_eq!(prefetch("other"), Some(1));
     stage.publish(&many("short", 10, &["true"])).await;
     // Before the long one's own limit.
     stage.client.wait_for_messages(AUDIT, 10, 30 * SECOND).await.unwrap();
