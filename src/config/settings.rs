@@ -1,7 +1,7 @@
 //! The settings as structs. Their `Default` is what `config/default.toml` says.
 
 use super::redact::redact;
-use super::types::{Echo, LogFormat, SecretUrl, Tier, TierChoice, TopologyMode};
+use super::types::{Echo, LogFormat, Secret, SecretUrl, Tier, TierChoice, TopologyMode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -200,6 +200,14 @@ section! {
         url: SecretUrl = "",
         /// A file that holds the URL, read again before each connection; empty is none.
         url_file: String = "",
+        /// Who we are there, in place of the URL's user; empty is `user_file`.
+        user: String = "",
+        /// A file that holds the user, read again before each connection; empty is none.
+        user_file: String = "",
+        /// The password, in place of the URL's; empty is `password_file`.
+        password: Secret = "",
+        /// A file that holds the password, read again before each connection; empty is none.
+        password_file: String = "",
         /// Seconds between two heartbeats.
         heartbeat: u16 = 10u16,
         /// The classes of input that are consumed, each from its queue.

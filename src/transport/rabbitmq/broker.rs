@@ -30,17 +30,23 @@ pub enum BrokerError {
         "no broker is named: set rabbitmq.url (EVALMILL__RABBITMQ__URL=amqp://user:password@host:5672/vhost) or rabbitmq.url_file"
     )]
     NoUrl,
-    /// The file with the URL cannot be read.
-    #[error("rabbitmq.url_file {file}: {source}")]
-    UrlFile {
+    /// A file that a setting names cannot be used.
+    #[error("{setting} = {file:?}: {reason}; the file must hold {what}")]
+    File {
+        /// The setting.
+        setting: &'static str,
         /// The file.
         file: String,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said, or what is wrong with it.
+        reason: String,
+        /// What the file is for.
+        what: &'static str,
     },
     /// The URL is none.
-    #[error("rabbitmq.url {url:?} cannot be used: {reason}; write amqp://user:password@host:5672/vhost")]
+    #[error("{from} {url:?} cannot be used: {reason}; write amqp://user:password@host:5672/vhost")]
     BadUrl {
+        /// The setting that it is from.
+        from: String,
         /// The URL without its password.
         url: String,
         /// What is wrong with it.
@@ -123,30 +129,44 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// The URL as it is now: a file is read again each time, so that a changed password is taken up.
+    /// The URL with user and password as they are now: files are read again each time, so that a changed
+    /// password is taken up.
     ///
     /// # Errors
     /// There is none, or it cannot be used. No error shows a password.
     pub async fn uri(&self) -> Result<AMQPUri, BrokerError> {
         let settings = &self.settings;
-        let url = match (settings.url.reveal(), settings.url_file.as_str()) {
+        let (from, url) = match (settings.url.reveal(), settings.url_file.as_str()) {
             ("", "") => return Err(BrokerError::NoUrl),
-            ("", file) => tokio::fs::read_to_string(file)
-                .await
-                .map_err(|source| BrokerError::UrlFile { file: file.to_owned(), source })?,
-            (url, _) => url.to_owned(),
+            ("", file) => {
+                let url = read("rabbitmq.url_file", file, "amqp://user:password@host:5672/vhost").await?;
+                (format!("rabbitmq.url (in {file})"), url)
+            }
+            (url, _) => ("rabbitmq.url".to_owned(), url.to_owned()),
         };
         let url = url.trim();
         // What is no URL may be a password alone.
         let shown = if url.contains("://") { redact("url", url).into_owned() } else { "***".to_owned() };
         let mut uri = AMQPUri::from_str(url).map_err(|reason| BrokerError::BadUrl {
+            from: from.clone(),
             url: shown.clone(),
             // The parser repeats the URL where it dislikes it as a whole.
             reason: reason.replace(url, "it"),
         })?;
         if uri.scheme == AMQPScheme::AMQPS && !cfg!(feature = "tls") {
             let reason = "this program was built without TLS: build it with --features tls".to_owned();
-            return Err(BrokerError::BadUrl { url: shown, reason });
+            return Err(BrokerError::BadUrl { from, url: shown, reason });
+        }
+        let userinfo = &mut uri.authority.userinfo;
+        match (settings.user.as_str(), settings.user_file.as_str()) {
+            ("", "") => {}
+            ("", file) => userinfo.username = read("rabbitmq.user_file", file, "the user's name").await?,
+            (user, _) => user.clone_into(&mut userinfo.username),
+        }
+        match (settings.password.reveal(), settings.password_file.as_str()) {
+            ("", "") => {}
+            ("", file) => userinfo.password = read("rabbitmq.password_file", file, "the password").await?,
+            (password, _) => password.clone_into(&mut userinfo.password),
         }
         uri.query.heartbeat = Some(settings.heartbeat);
         Ok(uri)
@@ -202,6 +222,17 @@ impl Pauses {
     pub(super) fn next(&mut self) -> Duration {
         self.retry.next_delay()
     }
+}
+
+/// What the file of a setting holds, without the line break at its end.
+async fn read(setting: &'static str, file: &str, what: &'static str) -> Result<String, BrokerError> {
+    let unusable = |reason: String| BrokerError::File { setting, file: file.to_owned(), reason, what };
+    let text = tokio::fs::read_to_string(file).await.map_err(|error| unusable(error.to_string()))?;
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.trim().is_empty() {
+        return Err(unusable("it is empty".to_owned()));
+    }
+    Ok(text.to_owned())
 }
 
 /// A call of lapin with a bound: any of them can wait for ever where the broker is mute.
@@ -269,6 +300,50 @@ mod tests {
         for host in ["one", "two"] {
             std::fs::write(file.path(), format!("amqp://{host}\n")).unwrap();
             assert_eq!(broker.uri().await.unwrap().authority.host, host);
+        }
+    }
+
+    #[tokio::test]
+    async fn user_and_password_beside_the_url() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut broker = broker("amqp://u:p@host");
+        broker.settings.user = "me".to_owned();
+        broker.settings.password_file = file.path().display().to_string();
+        for password in ["one", "t w/o%2f"] {
+            std::fs::write(file.path(), format!("{password}\n")).unwrap();
+            let userinfo = broker.uri().await.unwrap().authority.userinfo;
+            assert_eq!((userinfo.username.as_str(), userinfo.password.as_str()), ("me", password));
+        }
+        broker.settings.password = "hunter2".into();
+        assert_eq!(broker.uri().await.unwrap().authority.userinfo.password, "hunter2");
+        assert!(!format!("{broker:?}").contains("hunter2"));
+        broker.settings = RabbitMq { url: "amqp://u:p@host".into(), ..RabbitMq::default() };
+        let userinfo = broker.uri().await.unwrap().authority.userinfo;
+        assert_eq!((userinfo.username.as_str(), userinfo.password.as_str()), ("u", "p"));
+    }
+
+    #[rstest]
+    #[case("rabbitmq.url_file", "amqp://user:password@host")]
+    #[case("rabbitmq.user_file", "the user's name")]
+    #[case("rabbitmq.password_file", "the password")]
+    #[tokio::test]
+    async fn files_that_cannot_be_used(#[case] setting: &str, #[case] what: &str) {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(empty.path(), "\n").unwrap();
+        for (file, reason) in
+            [(empty.path().display().to_string(), "it is empty"), ("/nowhere/x".into(), "No such file")]
+        {
+            let mut broker = broker("amqp://host");
+            match setting {
+                "rabbitmq.url_file" => {
+                    broker.settings = RabbitMq { url_file: file.clone(), ..RabbitMq::default() };
+                }
+                "rabbitmq.user_file" => broker.settings.user_file = file.clone(),
+                _ => broker.settings.password_file = file.clone(),
+            }
+            let error = broker.uri().await.unwrap_err().to_string();
+            let said = error.contains(setting) && error.contains(&file) && error.contains(what);
+            assert!(said && error.contains(reason), "{error}");
         }
     }
 

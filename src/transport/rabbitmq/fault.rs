@@ -29,7 +29,7 @@ impl BrokerError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match (self, self.code()) {
-            (Self::NoUrl | Self::UrlFile { .. } | Self::BadUrl { .. } | Self::NoAlternate { .. }, _)
+            (Self::NoUrl | Self::File { .. } | Self::BadUrl { .. } | Self::NoAlternate { .. }, _)
             | (_, Some(NOT_FOUND | PRECONDITION_FAILED | NOT_ALLOWED)) => Fault::Configuration,
             (_, Some(ACCESS_REFUSED)) => Fault::Denied,
             (Self::TooLong { .. }, _) => Fault::Value,
@@ -49,7 +49,7 @@ impl BrokerError {
             }
             (_, Some(NOT_ALLOWED)) => "the vhost is the path of rabbitmq.url; `/` is written %2f",
             (Fault::Denied, _) => {
-                "check the user, the password and the vhost in rabbitmq.url, and the user's permissions"
+                "check the user, the password and the vhost (rabbitmq.url, or rabbitmq.user and rabbitmq.password, or their files), and the user's permissions"
             }
             _ if matches!(self, Self::NoAlternate { .. }) => {
                 "delete the exchange and have it declared with that argument (`EVALMILL__RABBITMQ__TOPOLOGY=declare evalmill topology --apply`), and bind your queues again; a policy cannot be seen over AMQP"
@@ -113,7 +113,7 @@ mod tests {
 
     #[rstest]
     #[case(BrokerError::NoUrl, Fault::Configuration, "check-config")]
-    #[case(BrokerError::BadUrl { url: "x".into(), reason: "y".into() }, Fault::Configuration, "check-config")]
+    #[case(BrokerError::BadUrl { from: "z".into(), url: "x".into(), reason: "y".into() }, Fault::Configuration, "check-config")]
     #[case(BrokerError::NoAlternate { reason: "x".into() }, Fault::Configuration, "bind your queues again")]
     #[case(BrokerError::TooLong { what: "a key", bytes: 300 }, Fault::Value, "shorter")]
     #[case(BrokerError::Ended("x".into()), Fault::Unreachable, "running")]

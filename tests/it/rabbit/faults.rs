@@ -349,6 +349,50 @@ async fn a_full_scratch_disk() {
     assert!(results.iter().all(|result| result.json()["verdict"] == "passed"));
 }
 
+/// User and password beside the URL, which are changed at the broker and in their files while the service
+/// runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_that_are_rotated() {
+    let node = Node::shared();
+    let vhost = node.vhost();
+    let proxy = Proxy::start(node.port());
+    let with_user = proxy.url_for(&vhost);
+    let (scheme, rest) = with_user.split_once("://").unwrap();
+    let url = format!("{scheme}://{}", rest.split_once('@').unwrap().1);
+    let (user, dir) = (format!("u-{}", vhost.name), tempfile::tempdir().unwrap());
+    let (user_file, password_file) = (dir.path().join("user"), dir.path().join("password"));
+    let change = |password: &str| {
+        let body = json!({"password": password, "tags": ""});
+        node.api("PUT", &format!("users/{user}"), Some(&body));
+    };
+    change("hunter2 @/1");
+    let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
+    node.api("PUT", &format!("permissions/{}/{user}", vhost.name), Some(&all));
+    std::fs::write(&user_file, format!("{user}\n")).unwrap();
+    std::fs::write(&password_file, "hunter2 @/1\n").unwrap();
+    let settings = [
+        ("RABBITMQ__USER_FILE", user_file.to_str().unwrap()),
+        ("RABBITMQ__PASSWORD_FILE", password_file.to_str().unwrap()),
+    ];
+    let service = Service::start_with(&url, &settings);
+    let mut stage = Stage::new(&vhost).await;
+    service.until("ready", 30 * SECOND, Service::is_ready).await;
+    stage.publish(&many("before", 10, &["true"])).await;
+    change("hunter3");
+    proxy.cut_all();
+    service.until("it is said", 30 * SECOND, |service| service.says("consume", "ACCESS")).await;
+    std::fs::remove_file(&password_file).unwrap();
+    service
+        .until("it is said", 30 * SECOND, |service| service.says("consume", "rabbitmq.password_file"))
+        .await;
+    std::fs::write(&password_file, "hunter3").unwrap();
+    service.until("ready again", 60 * SECOND, Service::is_ready).await;
+    stage.publish(&many("after", 10, &["true"])).await;
+    stage.audit(&service, 20, PREFETCH).await;
+    assert!(!service.log().contains("hunter"), "{}", service.log());
+    node.api("DELETE", &format!("users/{user}"), None);
+}
+
 /// The queue of one class is there with another argument: the service says which, and the other class
 /// goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
