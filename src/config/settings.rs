@@ -208,6 +208,12 @@ section! {
         password: Secret = "",
         /// A file that holds the password, read again before each connection; empty is none.
         password_file: String = "",
+        /// The certificates that a broker's must be signed by one of; empty is what the machine trusts.
+        tls_ca_file: String = "",
+        /// Our certificate; empty is none.
+        tls_certificate_file: String = "",
+        /// Its key.
+        tls_key_file: String = "",
         /// Seconds between two heartbeats.
         heartbeat: u16 = 10u16,
         /// The classes of input that are consumed, each from its queue.

@@ -4,11 +4,13 @@ use std::future::Future;
 use std::str::FromStr;
 use std::time::Duration;
 
+use lapin::tcp::OwnedTLSConfig;
 use lapin::types::ShortString;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
 use thiserror::Error;
 
+use super::tls;
 use crate::config::{RabbitMq, redact};
 use crate::util::retry::Retry;
 
@@ -68,6 +70,19 @@ pub enum BrokerError {
         /// What the client library said.
         source: lapin::Error,
     },
+    /// The certificate of the broker is not accepted.
+    #[error("{reason}; {advice}")]
+    Certificate {
+        /// The call, and what is wrong with the certificate.
+        reason: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Nobody can vouch for a broker.
+    #[error(
+        "this machine trusts no certificate authority at all: install ca-certificates, or set rabbitmq.tls_ca_file"
+    )]
+    NoAuthorities,
     /// The exchange of results would lose what nobody has bound a queue for.
     #[error(
         "the exchange evalmill.results must have the argument alternate-exchange=\"evalmill.unrouted\", which keeps results that nobody has bound a queue for (rabbitmq.topology is \"check\"): {reason}"
@@ -154,7 +169,16 @@ impl Broker {
             reason: reason.replace(url, "it"),
         })?;
         if uri.scheme == AMQPScheme::AMQPS && !cfg!(feature = "tls") {
-            let reason = "this program was built without TLS: build it with --features tls".to_owned();
+            let reason =
+                "this program was built without TLS: build it with `cargo build --release --features tls`"
+                    .to_owned();
+            return Err(BrokerError::BadUrl { from, url: shown, reason });
+        }
+        let certificates = [&settings.tls_ca_file, &settings.tls_certificate_file, &settings.tls_key_file];
+        if uri.scheme == AMQPScheme::AMQP && certificates.iter().any(|file| !file.is_empty()) {
+            // Whoever names certificates does not expect that the password goes over in the clear.
+            let reason =
+                "files of certificates are set (rabbitmq.tls_…), which are for amqps:// only".to_owned();
             return Err(BrokerError::BadUrl { from, url: shown, reason });
         }
         let userinfo = &mut uri.authority.userinfo;
@@ -181,7 +205,18 @@ impl Broker {
         let what = format!("connect to {}:{}", uri.authority.host, uri.authority.port);
         let name = format!("evalmill {} {}", role.name(), self.instance);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        bounded(&what, CONNECT_LIMIT, Connection::connect_uri(uri, properties)).await
+        let config = match uri.scheme {
+            AMQPScheme::AMQP => OwnedTLSConfig::default(),
+            AMQPScheme::AMQPS => tls::certificates(&self.settings).await?,
+        };
+        let connect = async {
+            let runtime = lapin::runtime::default_runtime()?;
+            Connection::connect_uri_with_config(uri, properties, config, runtime).await
+        };
+        bounded(&what, CONNECT_LIMIT, connect).await.map_err(|error| match tls::advice(&error.to_string()) {
+            Some(advice) => BrokerError::Certificate { reason: error.to_string(), advice },
+            None => error,
+        })
     }
 
     /// Bound of writing a message or an acknowledgement: a link that is dead is seen by then.
@@ -225,7 +260,11 @@ impl Pauses {
 }
 
 /// What the file of a setting holds, without the line break at its end.
-async fn read(setting: &'static str, file: &str, what: &'static str) -> Result<String, BrokerError> {
+pub(super) async fn read(
+    setting: &'static str,
+    file: &str,
+    what: &'static str,
+) -> Result<String, BrokerError> {
     let unusable = |reason: String| BrokerError::File { setting, file: file.to_owned(), reason, what };
     let text = tokio::fs::read_to_string(file).await.map_err(|error| unusable(error.to_string()))?;
     let text = text.trim_end_matches(['\r', '\n']);
@@ -345,6 +384,14 @@ mod tests {
             let said = error.contains(setting) && error.contains(&file) && error.contains(what);
             assert!(said && error.contains(reason), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn certificates_without_tls() {
+        let mut broker = broker("amqp://u:hunter2@h");
+        broker.settings.tls_ca_file = "/ca.pem".to_owned();
+        let error = broker.uri().await.unwrap_err().to_string();
+        assert!(error.contains("amqps://") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]

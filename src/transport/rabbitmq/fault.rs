@@ -29,7 +29,15 @@ impl BrokerError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match (self, self.code()) {
-            (Self::NoUrl | Self::File { .. } | Self::BadUrl { .. } | Self::NoAlternate { .. }, _)
+            (
+                Self::NoUrl
+                | Self::File { .. }
+                | Self::BadUrl { .. }
+                | Self::Certificate { .. }
+                | Self::NoAuthorities
+                | Self::NoAlternate { .. },
+                _,
+            )
             | (_, Some(NOT_FOUND | PRECONDITION_FAILED | NOT_ALLOWED)) => Fault::Configuration,
             (_, Some(ACCESS_REFUSED)) => Fault::Denied,
             (Self::TooLong { .. }, _) => Fault::Value,

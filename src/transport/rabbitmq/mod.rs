@@ -23,6 +23,7 @@ mod predictions;
 mod properties;
 mod publisher;
 mod tap;
+mod tls;
 mod topology;
 
 pub use broker::{Broker, BrokerError, Role, bounded, short};
