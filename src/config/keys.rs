@@ -108,6 +108,7 @@ pub(super) const KEYS: &[Key] = &[
     key("rabbitmq.prefetch", Kind::Whole(0, 65_535), "0 for 4 for each worker and 64"),
     key("rabbitmq.topology", Kind::OneOf(&["declare", "check"]), "\"declare\""),
     key("rabbitmq.delivery_limit", Kind::Whole(1, 1_000_000), "20"),
+    key("rabbitmq.consumer_timeout_seconds", Kind::Number(60.0, 30.0 * DAY), "1800"),
     key("rabbitmq.max_attempts", Kind::Whole(1, 1000), "3"),
     key("rabbitmq.retry_seconds", Kind::Number(0.1, DAY), "30"),
     key("rabbitmq.max_queue_mb", Kind::Whole(1, TEBIBYTE_IN_MB), "10240"),

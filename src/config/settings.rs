@@ -224,6 +224,8 @@ section! {
         topology: TopologyMode = TopologyMode::Declare,
         /// Deliveries of one message before the broker parks it.
         delivery_limit: u32 = 20u32,
+        /// Seconds after which the broker takes a delivery back that is not settled, as it is set there.
+        consumer_timeout_seconds: f64 = 1800.0,
         /// Attempts at a prediction that fails for reasons of ours, before it is parked.
         max_attempts: u32 = 3u32,
         /// Seconds before such an attempt.

@@ -418,6 +418,29 @@ async fn a_changed_argument() {
     service.until("ready", 30 * SECOND, Service::is_ready).await;
 }
 
+/// The broker takes back what is held for too long, and closes the channel for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_is_held_too_long() {
+    let node = tokio::task::spawn_blocking(Node::private).await.unwrap();
+    // It looks once a minute unless it is told otherwise, which no configuration file can.
+    let set = "application:set_env(rabbit, consumer_timeout, 1000), \
+               application:set_env(rabbit, channel_tick_interval, 300).";
+    let node = tokio::task::spawn_blocking(move || {
+        node.ctl(&["eval", set]);
+        node
+    });
+    let node = node.await.unwrap();
+    let vhost = node.vhost();
+    let service = Service::start(&vhost.url);
+    let mut stage = Stage::new(&vhost).await;
+    stage.publish(&[runs("long", &["sleep", "4"])]).await;
+    stage.publish(&many("short", 20, &["true"])).await;
+    let (audit, _) = stage.audit(&service, 21, 8 * PREFETCH).await;
+    assert_eq!((audit.results, audit.parked), (21, 0));
+    assert!(service.metric("evalmill_reconnects_total") >= 1.0, "{}", service.log());
+    service.until("ready again", MINUTE, Service::is_ready).await;
+}
+
 /// Its message comes again and again while it runs; that alone does not make it a danger to others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_prediction_over_many_lost_links_does_not_stop_the_others() {
