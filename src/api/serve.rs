@@ -97,7 +97,7 @@ pub async fn serve(
     };
     let engine = Engine::start(settings, options).await?;
     let broker = Broker { settings: settings.rabbitmq.clone(), instance: engine.instance().to_owned() };
-    if let Err(error) = broker.uri().await {
+    if let Err(error) = broker.usable().await {
         engine.shutdown().await;
         return Err(error.into());
     }

@@ -196,6 +196,17 @@ impl Broker {
         Ok(uri)
     }
 
+    /// Whether all that is needed to connect can be read: what cannot is for people to put right.
+    ///
+    /// # Errors
+    /// The URL, or a file that a setting names, cannot be used.
+    pub async fn usable(&self) -> Result<(), BrokerError> {
+        if self.uri().await?.scheme == AMQPScheme::AMQPS {
+            tls::certificates(&self.settings).await?;
+        }
+        Ok(())
+    }
+
     /// A new connection.
     ///
     /// # Errors

@@ -75,3 +75,14 @@ async fn a_broker_with_tls() {
         assert!(!service.log().contains("guest"), "{}", service.log());
     }
 }
+
+#[tokio::test]
+async fn a_missing_file_is_said_at_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut command = crate::support::evalmill(scratch.path());
+    command.env("EVALMILL__RABBITMQ__URL", "amqps://localhost:1").env("EVALMILL__TELEMETRY__LISTEN", "");
+    let output = command.env("EVALMILL__RABBITMQ__TLS_CA_FILE", "/nowhere/ca").arg("serve").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{stderr}");
+    assert!(stderr.contains("rabbitmq.tls_ca_file = \"/nowhere/ca\": No such file"), "{stderr}");
+}

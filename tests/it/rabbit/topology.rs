@@ -4,6 +4,7 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use rstest::rstest;
+use serde_json::json;
 
 use super::client::{Client, PREDICTIONS, RESULTS};
 use super::node::Node;
@@ -193,4 +194,33 @@ async fn other_arguments_are_told_where_it_is_only_checked() {
     let mut stage = Stage::new(&vhost).await;
     stage.publish(&many("other", 5, &["true"])).await;
     stage.audit(&service, 5, 0).await;
+}
+
+/// Whoever only checks needs no right to declare: then nothing is compared, and nothing breaks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checking_takes_no_right_to_declare() {
+    let node = Node::shared();
+    let vhost = node.vhost();
+    let declares = Service::start(&vhost.url);
+    declares.until("ready", MINUTE, Service::is_ready).await;
+    declares.kill9();
+    let user = format!("u-{}", vhost.name);
+    node.api("PUT", &format!("users/{user}"), Some(&json!({"password": "p", "tags": ""})));
+    let rights = json!({"configure": "", "write": ".*", "read": ".*"});
+    node.api("PUT", &format!("permissions/{}/{user}", vhost.name), Some(&rights));
+    let settings = [
+        ("RABBITMQ__TOPOLOGY", "check"),
+        ("RABBITMQ__DELIVERY_LIMIT", "7"),
+        ("RABBITMQ__USER", &user),
+        ("RABBITMQ__PASSWORD", "p"),
+    ];
+    let service = Service::start_with(&vhost.url, &settings);
+    service.until("ready", MINUTE, Service::is_ready).await;
+    let mut stage = Stage::new(&vhost).await;
+    stage.publish(&many("rights", 5, &["true"])).await;
+    stage.audit(&service, 5, 0).await;
+    // It still sees what is missing.
+    Thing::Queue(UNROUTED).delete(&stage.client).await;
+    service.until("it is said", BOUND, |service| service.says("consume", "'evalmill.unrouted'")).await;
+    node.api("DELETE", &format!("users/{user}"), None);
 }
