@@ -26,8 +26,6 @@ use crate::transport::rabbitmq::{BrokerError, Link, RabbitMqSink, Stats, connect
 use crate::transport::{Address, Outgoing, Receipt, Sink as _};
 use crate::worker::WorkerPool;
 
-/// The broker closes a channel whose delivery is unsettled for so long, unless it is told otherwise.
-const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// Between two looks at the links.
 const TICK: Duration = Duration::from_millis(200);
 /// Between two looks at the machine.
@@ -58,13 +56,13 @@ pub enum ServeError {
     Flow(#[from] FlowError),
     /// A setting does not go with a broker.
     #[error(
-        "limits.max_prediction_time is {seconds} s: a broker takes a delivery back after {limit:?} by default, so it must be at most half of that"
+        "limits.max_prediction_time is {seconds} s: the broker takes a delivery back after {limit} s (rabbitmq.consumer_timeout_seconds), so it must be at most half of that; lower it, or raise consumer_timeout at the broker (or its policy for evalmill.work.*) and say so in rabbitmq.consumer_timeout_seconds"
     )]
     TooLong {
         /// The setting.
         seconds: f64,
-        /// The broker's limit.
-        limit: Duration,
+        /// After which the broker takes a delivery back.
+        limit: f64,
     },
 }
 
@@ -102,20 +100,20 @@ pub(super) async fn serve_measured(
     forced: CancellationToken,
     overheads: Option<Overheads>,
 ) -> Result<FlowEnd, ServeError> {
-    if settings.limits.max_prediction_time() > CONSUMER_TIMEOUT / 2 {
-        let seconds = settings.limits.max_prediction_time;
-        return Err(ServeError::TooLong { seconds, limit: CONSUMER_TIMEOUT });
+    let limit = settings.rabbitmq.consumer_timeout_seconds;
+    if settings.limits.max_prediction_time > limit / 2.0 {
+        return Err(ServeError::TooLong { seconds: settings.limits.max_prediction_time, limit });
     }
     let listener = listen(&settings.telemetry.listen).await?;
     let broker = broker(settings);
-    let max_wait = CONSUMER_TIMEOUT / 4;
+    let max_wait = Duration::from_secs_f64(limit / 4.0);
     let options = EngineOptions {
         framing: Framing::Message,
         max_wait: Some(max_wait),
         max_result_bytes: Some(broker.max_message_bytes.clone()),
     };
     let engine = Engine::start(settings, options).await?;
-    if let Err(error) = broker.uri().await {
+    if let Err(error) = broker.usable().await {
         engine.shutdown().await;
         return Err(error.into());
     }

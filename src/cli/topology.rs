@@ -7,7 +7,7 @@ use super::exit::Failure;
 use crate::api::broker;
 use crate::config::TopologyMode;
 use crate::telemetry::say;
-use crate::transport::rabbitmq::{items, prepare};
+use crate::transport::rabbitmq::{compare, items, prepare};
 
 /// Prints what must be at the broker; with `apply`, declares it there, or checks it.
 ///
@@ -20,7 +20,13 @@ pub(super) fn topology(file: Option<PathBuf>, apply: bool) -> Result<(), Failure
     if !apply {
         return Ok(());
     }
-    block_on(async { Ok(prepare(&broker(&settings)).await?) })?;
+    let broker = broker(&settings);
+    block_on(async { Ok(prepare(&broker).await?) })?;
+    if settings.rabbitmq.topology == TopologyMode::Check {
+        for difference in block_on(async { Ok(compare(&broker).await?) })? {
+            say(&format!("evalmill: there with other arguments, which stay in force: {difference}\n"));
+        }
+    }
     say(match settings.rabbitmq.topology {
         TopologyMode::Declare => "evalmill: declared\n",
         // AMQP has no way to ask for them.

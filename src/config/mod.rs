@@ -27,7 +27,7 @@ pub use settings::{
     Debugging, Environment, Execution, HumanEval, Limits, Pipeline, Processors, Python, RabbitMq, Sandbox,
     Settings, Telemetry, Worker,
 };
-pub use types::{Echo, LogFormat, SecretUrl, Tier, TierChoice, TopologyMode};
+pub use types::{Echo, LogFormat, Secret, SecretUrl, Tier, TierChoice, TopologyMode};
 
 /// The documented defaults: every key with its unit, range and meaning.
 pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");

@@ -12,7 +12,8 @@ const SECRET_PARTS: [&str; 9] =
 /// Whether a key (a name or a dotted path, of which the last part counts) names a secret.
 pub fn is_secret_name(path: &str) -> bool {
     let name = path.rsplit('.').next().unwrap_or(path).to_ascii_lowercase().replace('-', "_");
-    SECRET_PARTS.iter().any(|part| name.contains(part))
+    // A file with a secret has a path, which is none.
+    !name.ends_with("_file") && SECRET_PARTS.iter().any(|part| name.contains(part))
 }
 
 /// The value of a key as it may be printed: a secret is masked whole, and so is the userinfo of a URL.
@@ -42,6 +43,8 @@ mod tests {
     #[case("a.Auth-Token", "t", "***")]
     #[case("environment.set.OPENAI_API_KEY", "k", "***")]
     #[case("rabbitmq.password", "", "")]
+    #[case("rabbitmq.password_file", "/run/secrets/pw", "/run/secrets/pw")]
+    #[case("environment.set.FILE_PASSWORD", "hunter2", "***")]
     #[case("rabbitmq.url", "amqp://me:pw@host:5672/vh", "amqp://***@host:5672/vh")]
     #[case("rabbitmq.url", "amqp://me@host", "amqp://***@host")]
     #[case("rabbitmq.url", "amqp://me:p/w@x@host", "amqp://***@host")]

@@ -1,7 +1,7 @@
 //! The settings as structs. Their `Default` is what `config/default.toml` says.
 
 use super::redact::redact;
-use super::types::{Echo, LogFormat, SecretUrl, Tier, TierChoice, TopologyMode};
+use super::types::{Echo, LogFormat, Secret, SecretUrl, Tier, TierChoice, TopologyMode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -200,6 +200,20 @@ section! {
         url: SecretUrl = "",
         /// A file that holds the URL, read again before each connection; empty is none.
         url_file: String = "",
+        /// Who we are there, in place of the URL's user; empty is `user_file`.
+        user: String = "",
+        /// A file that holds the user, read again before each connection; empty is none.
+        user_file: String = "",
+        /// The password, in place of the URL's; empty is `password_file`.
+        password: Secret = "",
+        /// A file that holds the password, read again before each connection; empty is none.
+        password_file: String = "",
+        /// The certificates that a broker's must be signed by one of; empty is what the machine trusts.
+        tls_ca_file: String = "",
+        /// Our certificate; empty is none.
+        tls_certificate_file: String = "",
+        /// Its key.
+        tls_key_file: String = "",
         /// Seconds between two heartbeats.
         heartbeat: u16 = 10u16,
         /// The classes of input that are consumed, each from its queue.
@@ -210,6 +224,8 @@ section! {
         topology: TopologyMode = TopologyMode::Declare,
         /// Deliveries of one message before the broker parks it.
         delivery_limit: u32 = 20u32,
+        /// Seconds after which the broker takes a delivery back that is not settled, as it is set there.
+        consumer_timeout_seconds: f64 = 1800.0,
         /// Attempts at a prediction that fails for reasons of ours, before it is parked.
         max_attempts: u32 = 3u32,
         /// Seconds before such an attempt.

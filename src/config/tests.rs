@@ -300,14 +300,23 @@ fn what_is_rendered_loads_again(#[case] text: &str, #[values(false, true)] show_
 #[test]
 fn origins_are_rendered_and_secrets_are_not() {
     let loaded = load(&Sources {
-        environment: variables(&[("EVALMILL__ENVIRONMENT__SET__API_TOKEN", "hunter2")]),
+        environment: variables(&[
+            ("EVALMILL__ENVIRONMENT__SET__API_TOKEN", "hunter2"),
+            ("EVALMILL__RABBITMQ__PASSWORD", "hunter2"),
+            ("EVALMILL__RABBITMQ__PASSWORD_FILE", "/run/secrets/pw"),
+        ]),
         overrides: vec![Override::new("worker.num_workers", 4, "--workers")],
         ..Sources::default()
     });
-    let rendered = render(&loaded.unwrap(), true);
+    let loaded = loaded.unwrap();
+    assert_eq!(loaded.settings.rabbitmq.password.reveal(), "hunter2");
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+    let rendered = render(&loaded, true);
     for line in [
         "num_workers = 4  # flag --workers",
         "log = \"info\"  # default",
+        "password = \"***\"  # environment EVALMILL__RABBITMQ__PASSWORD",
+        "password_file = \"/run/secrets/pw\"  # environment EVALMILL__RABBITMQ__PASSWORD_FILE",
         "API_TOKEN = \"***\"  # environment EVALMILL__ENVIRONMENT__SET__API_TOKEN",
     ] {
         assert!(rendered.lines().any(|rendered| rendered == line), "{rendered}");

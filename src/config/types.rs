@@ -106,6 +106,31 @@ impl std::fmt::Debug for SecretUrl {
     }
 }
 
+/// A password: never printed.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// What it is.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(secret: &str) -> Self {
+        Self(secret.to_owned())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", super::redact("password", &self.0))
+    }
+}
+
 /// Which fields of a prediction its result repeats: `"all"`, `"none"` or a list of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Echo {

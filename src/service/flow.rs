@@ -341,7 +341,7 @@ where
             Outcome::NotStarted => Settlement::Requeue,
             Outcome::Attached(first) if self.in_flight.is_running(*first) => {
                 if done.delivery.envelope.as_ref().is_some_and(|envelope| envelope.is_suspect()) {
-                    self.source.vouch();
+                    self.source.vouch(&done.delivery);
                 }
                 self.attached.entry(*first).or_default().push(done.delivery);
                 return Ok(());

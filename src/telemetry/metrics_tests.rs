@@ -62,6 +62,7 @@ fn series_are_there_from_the_start_and_move(#[case] name: &str, #[case] first: f
 fn record(metrics: &Metrics) {
     let timings = StageTimings { execute: 0.25, net: f64::INFINITY, queue: f64::NAN, ..Default::default() };
     metrics.result(Verdict::Passed, &timings);
+    metrics.messaging(0.002);
     metrics.redelivered(1);
     SettledAs::ALL.into_iter().for_each(|kind| metrics.settled(kind, 1));
     metrics.parked("undecodable");
@@ -110,5 +111,5 @@ fn every_metric_has_a_type_and_a_help() {
     record(&metrics);
     let text = metrics.encode();
     let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
-    assert_eq!((count("# HELP evalmill_"), count("# TYPE evalmill_")), (17, 17), "{text}");
+    assert_eq!((count("# HELP evalmill_"), count("# TYPE evalmill_")), (18, 18), "{text}");
 }

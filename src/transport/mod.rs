@@ -174,9 +174,11 @@ pub trait Source: Send {
         std::future::ready(true)
     }
 
-    /// A suspect delivery is of a message that runs already, and did no harm: others may be taken
-    /// beside it.
-    fn vouch(&mut self) {}
+    /// This suspect delivery is of a message that runs already, and did no harm: others of its class may
+    /// be taken beside it.
+    fn vouch(&mut self, delivery: &Delivery) {
+        let _ = delivery;
+    }
 
     /// Takes nothing new, and gives back what was taken and not yielded yet.
     fn drain(&mut self) -> impl Future<Output = ()> + Send {

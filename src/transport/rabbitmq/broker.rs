@@ -4,11 +4,13 @@ use std::future::Future;
 use std::str::FromStr;
 use std::time::Duration;
 
+use lapin::tcp::OwnedTLSConfig;
 use lapin::types::ShortString;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
 use thiserror::Error;
 
+use super::tls;
 use crate::config::{RabbitMq, redact};
 use crate::util::ceiling::Ceiling;
 use crate::util::retry::Retry;
@@ -31,17 +33,23 @@ pub enum BrokerError {
         "no broker is named: set rabbitmq.url (EVALMILL__RABBITMQ__URL=amqp://user:password@host:5672/vhost) or rabbitmq.url_file"
     )]
     NoUrl,
-    /// The file with the URL cannot be read.
-    #[error("rabbitmq.url_file {file}: {source}")]
-    UrlFile {
+    /// A file that a setting names cannot be used.
+    #[error("{setting} = {file:?}: {reason}; the file must hold {what}")]
+    File {
+        /// The setting.
+        setting: &'static str,
         /// The file.
         file: String,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said, or what is wrong with it.
+        reason: String,
+        /// What the file is for.
+        what: &'static str,
     },
     /// The URL is none.
-    #[error("rabbitmq.url {url:?} cannot be used: {reason}; write amqp://user:password@host:5672/vhost")]
+    #[error("{from} {url:?} cannot be used: {reason}; write amqp://user:password@host:5672/vhost")]
     BadUrl {
+        /// The setting that it is from.
+        from: String,
         /// The URL without its password.
         url: String,
         /// What is wrong with it.
@@ -62,6 +70,27 @@ pub enum BrokerError {
         what: String,
         /// What the client library said.
         source: lapin::Error,
+    },
+    /// The certificate of the broker is not accepted.
+    #[error("{reason}; {advice}")]
+    Certificate {
+        /// The call, and what is wrong with the certificate.
+        reason: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Nobody can vouch for a broker.
+    #[error(
+        "this machine trusts no certificate authority at all: install ca-certificates, or set rabbitmq.tls_ca_file"
+    )]
+    NoAuthorities,
+    /// The exchange of results would lose what nobody has bound a queue for.
+    #[error(
+        "the exchange evalmill.results must have the argument alternate-exchange=\"evalmill.unrouted\", which keeps results that nobody has bound a queue for (rabbitmq.topology is \"check\"): {reason}"
+    )]
+    NoAlternate {
+        /// What the broker said.
+        reason: String,
     },
     /// The connection or what was on it ended.
     #[error("{0}")]
@@ -125,33 +154,67 @@ impl Broker {
         Self { settings, instance, max_message_bytes }
     }
 
-    /// The URL as it is now: a file is read again each time, so that a changed password is taken up.
+    /// The URL with user and password as they are now: files are read again each time, so that a changed
+    /// password is taken up.
     ///
     /// # Errors
     /// There is none, or it cannot be used. No error shows a password.
     pub async fn uri(&self) -> Result<AMQPUri, BrokerError> {
         let settings = &self.settings;
-        let url = match (settings.url.reveal(), settings.url_file.as_str()) {
+        let (from, url) = match (settings.url.reveal(), settings.url_file.as_str()) {
             ("", "") => return Err(BrokerError::NoUrl),
-            ("", file) => tokio::fs::read_to_string(file)
-                .await
-                .map_err(|source| BrokerError::UrlFile { file: file.to_owned(), source })?,
-            (url, _) => url.to_owned(),
+            ("", file) => {
+                let url = read("rabbitmq.url_file", file, "amqp://user:password@host:5672/vhost").await?;
+                (format!("rabbitmq.url (in {file})"), url)
+            }
+            (url, _) => ("rabbitmq.url".to_owned(), url.to_owned()),
         };
         let url = url.trim();
         // What is no URL may be a password alone.
         let shown = if url.contains("://") { redact("url", url).into_owned() } else { "***".to_owned() };
         let mut uri = AMQPUri::from_str(url).map_err(|reason| BrokerError::BadUrl {
+            from: from.clone(),
             url: shown.clone(),
             // The parser repeats the URL where it dislikes it as a whole.
             reason: reason.replace(url, "it"),
         })?;
         if uri.scheme == AMQPScheme::AMQPS && !cfg!(feature = "tls") {
-            let reason = "this program was built without TLS: build it with --features tls".to_owned();
-            return Err(BrokerError::BadUrl { url: shown, reason });
+            let reason =
+                "this program was built without TLS: build it with `cargo build --release --features tls`"
+                    .to_owned();
+            return Err(BrokerError::BadUrl { from, url: shown, reason });
+        }
+        let certificates = [&settings.tls_ca_file, &settings.tls_certificate_file, &settings.tls_key_file];
+        if uri.scheme == AMQPScheme::AMQP && certificates.iter().any(|file| !file.is_empty()) {
+            // Whoever names certificates does not expect that the password goes over in the clear.
+            let reason =
+                "files of certificates are set (rabbitmq.tls_…), which are for amqps:// only".to_owned();
+            return Err(BrokerError::BadUrl { from, url: shown, reason });
+        }
+        let userinfo = &mut uri.authority.userinfo;
+        match (settings.user.as_str(), settings.user_file.as_str()) {
+            ("", "") => {}
+            ("", file) => userinfo.username = read("rabbitmq.user_file", file, "the user's name").await?,
+            (user, _) => user.clone_into(&mut userinfo.username),
+        }
+        match (settings.password.reveal(), settings.password_file.as_str()) {
+            ("", "") => {}
+            ("", file) => userinfo.password = read("rabbitmq.password_file", file, "the password").await?,
+            (password, _) => password.clone_into(&mut userinfo.password),
         }
         uri.query.heartbeat = Some(settings.heartbeat);
         Ok(uri)
+    }
+
+    /// Whether all that is needed to connect can be read: what cannot is for people to put right.
+    ///
+    /// # Errors
+    /// The URL, or a file that a setting names, cannot be used.
+    pub async fn usable(&self) -> Result<(), BrokerError> {
+        if self.uri().await?.scheme == AMQPScheme::AMQPS {
+            tls::certificates(&self.settings).await?;
+        }
+        Ok(())
     }
 
     /// A new connection.
@@ -163,7 +226,18 @@ impl Broker {
         let what = format!("connect to {}:{}", uri.authority.host, uri.authority.port);
         let name = format!("evalmill {} {}", role.name(), self.instance);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        bounded(&what, CONNECT_LIMIT, Connection::connect_uri(uri, properties)).await
+        let config = match uri.scheme {
+            AMQPScheme::AMQP => OwnedTLSConfig::default(),
+            AMQPScheme::AMQPS => tls::certificates(&self.settings).await?,
+        };
+        let connect = async {
+            let runtime = lapin::runtime::default_runtime()?;
+            Connection::connect_uri_with_config(uri, properties, config, runtime).await
+        };
+        bounded(&what, CONNECT_LIMIT, connect).await.map_err(|error| match tls::advice(&error.to_string()) {
+            Some(advice) => BrokerError::Certificate { reason: error.to_string(), advice },
+            None => error,
+        })
     }
 
     /// Bound of writing a message or an acknowledgement: a link that is dead is seen by then.
@@ -214,6 +288,21 @@ impl Pauses {
     pub(super) fn next(&mut self) -> Duration {
         self.retry.next_delay()
     }
+}
+
+/// What the file of a setting holds, without the line break at its end.
+pub(super) async fn read(
+    setting: &'static str,
+    file: &str,
+    what: &'static str,
+) -> Result<String, BrokerError> {
+    let unusable = |reason: String| BrokerError::File { setting, file: file.to_owned(), reason, what };
+    let text = tokio::fs::read_to_string(file).await.map_err(|error| unusable(error.to_string()))?;
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.trim().is_empty() {
+        return Err(unusable("it is empty".to_owned()));
+    }
+    Ok(text.to_owned())
 }
 
 /// A call of lapin with a bound: any of them can wait for ever where the broker is mute.
@@ -282,6 +371,58 @@ mod tests {
             std::fs::write(file.path(), format!("amqp://{host}\n")).unwrap();
             assert_eq!(broker.uri().await.unwrap().authority.host, host);
         }
+    }
+
+    #[tokio::test]
+    async fn user_and_password_beside_the_url() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut broker = broker("amqp://u:p@host");
+        broker.settings.user = "me".to_owned();
+        broker.settings.password_file = file.path().display().to_string();
+        for password in ["one", "t w/o%2f"] {
+            std::fs::write(file.path(), format!("{password}\n")).unwrap();
+            let userinfo = broker.uri().await.unwrap().authority.userinfo;
+            assert_eq!((userinfo.username.as_str(), userinfo.password.as_str()), ("me", password));
+        }
+        broker.settings.password = "hunter2".into();
+        assert_eq!(broker.uri().await.unwrap().authority.userinfo.password, "hunter2");
+        assert!(!format!("{broker:?}").contains("hunter2"));
+        broker.settings = RabbitMq { url: "amqp://u:p@host".into(), ..RabbitMq::default() };
+        let userinfo = broker.uri().await.unwrap().authority.userinfo;
+        assert_eq!((userinfo.username.as_str(), userinfo.password.as_str()), ("u", "p"));
+    }
+
+    #[rstest]
+    #[case("rabbitmq.url_file", "amqp://user:password@host")]
+    #[case("rabbitmq.user_file", "the user's name")]
+    #[case("rabbitmq.password_file", "the password")]
+    #[tokio::test]
+    async fn files_that_cannot_be_used(#[case] setting: &str, #[case] what: &str) {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(empty.path(), "\n").unwrap();
+        for (file, reason) in
+            [(empty.path().display().to_string(), "it is empty"), ("/nowhere/x".into(), "No such file")]
+        {
+            let mut broker = broker("amqp://host");
+            match setting {
+                "rabbitmq.url_file" => {
+                    broker.settings = RabbitMq { url_file: file.clone(), ..RabbitMq::default() };
+                }
+                "rabbitmq.user_file" => broker.settings.user_file = file.clone(),
+                _ => broker.settings.password_file = file.clone(),
+            }
+            let error = broker.uri().await.unwrap_err().to_string();
+            let said = error.contains(setting) && error.contains(&file) && error.contains(what);
+            assert!(said && error.contains(reason), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn certificates_without_tls() {
+        let mut broker = broker("amqp://u:hunter2@h");
+        broker.settings.tls_ca_file = "/ca.pem".to_owned();
+        let error = broker.uri().await.unwrap_err().to_string();
+        assert!(error.contains("amqps://") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The consuming link: one task that keeps consumers on the work queues.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -19,11 +20,15 @@ use super::endpoint::Stats;
 use super::link::{LinkEvent, LinkSetter};
 use super::properties::envelope;
 use super::settle::{Handle, Settled, Tags};
-use super::topology::{apply, class_items, common_items, work_queue};
+use super::topology::{Upkeep, apply, class_items, work_queue};
+use crate::config::TopologyMode;
 use crate::transport::{Envelope, Settlement};
 
 /// Between two looks at whether the link is still there.
 const TICK: Duration = Duration::from_millis(500);
+
+/// Between two looks at whether what must be at the broker is still there.
+const UPKEEP: Duration = Duration::from_secs(2);
 
 /// Before a class whose queues were refused is tried again.
 const SET_UP_AGAIN: Duration = Duration::from_secs(5);
@@ -66,6 +71,54 @@ impl ClassConsumer {
     }
 }
 
+/// Classes whose suspect did no harm; the others stay careful.
+#[derive(Debug, Default)]
+pub(super) struct Vouched {
+    classes: Mutex<BTreeSet<String>>,
+    news: Notify,
+}
+
+impl Vouched {
+    pub(super) fn add(&self, class: &str) {
+        self.classes.lock().unwrap_or_else(PoisonError::into_inner).insert(class.to_owned());
+        self.news.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.classes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns once there is one.
+    async fn some(&self) -> BTreeSet<String> {
+        loop {
+            let classes = self.take();
+            if !classes.is_empty() {
+                return classes;
+            }
+            self.news.notified().await;
+        }
+    }
+}
+
+/// What the broker refuses of single classes.
+#[derive(Default)]
+struct Refused {
+    /// When their consumers were to be started.
+    at_set_up: Vec<String>,
+    /// At the last look.
+    since: Vec<String>,
+    /// What was told of it.
+    said: String,
+}
+
+impl Refused {
+    /// Each reason once.
+    fn reasons(&self) -> String {
+        let since = self.since.iter().filter(|reason| !self.at_set_up.contains(reason));
+        self.at_set_up.iter().chain(since).map(String::as_str).collect::<Vec<_>>().join("; ")
+    }
+}
+
 pub(super) struct Consumer {
     pub(super) broker: Broker,
     pub(super) prefetch: u16,
@@ -77,7 +130,7 @@ pub(super) struct Consumer {
     /// An acknowledgement did not work: the link must be rebuilt.
     pub(super) trouble: Arc<Notify>,
     /// The suspect that was taken did no harm: others may be taken beside it.
-    pub(super) vouched: Arc<Notify>,
+    pub(super) vouched: Arc<Vouched>,
     /// Take nothing new.
     pub(super) drain: CancellationToken,
     pub(super) stop: CancellationToken,
@@ -109,16 +162,26 @@ impl Consumer {
         let mut events = pin!(connection.events_listener());
         // What was said of an earlier connection is not about this one.
         let _ = self.trouble.notified().now_or_never();
-        let _ = self.vouched.notified().now_or_never();
+        self.vouched.take();
         let settings = &self.broker.settings;
-        apply(&connection, &common_items(settings), settings.topology).await?;
+        let mut upkeep = Upkeep::new(&connection, settings);
+        upkeep.common().await?;
+        if settings.topology == TopologyMode::Check {
+            self.tell_differences(&connection).await;
+        }
         let mut consumers: Vec<Option<ClassConsumer>> = settings.classes.iter().map(|_| None).collect();
         let mut streams: SelectAll<BoxStream<'static, Item>> = SelectAll::new();
-        if self.drain.is_cancelled() {
-            self.link.tell(LinkEvent::Connected);
-        } else {
-            self.set_up(&connection, &mut consumers, &mut streams).await?;
+        let mut refused = Refused::default();
+        if !self.drain.is_cancelled() {
+            refused.at_set_up = self.set_up(&connection, &mut consumers, &mut streams).await?;
         }
+        self.link.tell(LinkEvent::Connected);
+        self.say(&mut refused);
+        let looks = futures::stream::unfold(upkeep, async |mut upkeep| {
+            tokio::time::sleep(UPKEEP).await;
+            Some((upkeep.all_classes().await, upkeep))
+        });
+        let mut looks = pin!(looks);
         let mut tried = Instant::now();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -138,10 +201,11 @@ impl Consumer {
                         cancel(consumer).await?;
                     }
                 }
-                () = self.vouched.notified(), if !draining => {
+                classes = self.vouched.some(), if !draining => {
                     for (index, consumer) in consumers.iter_mut().enumerate() {
                         if let Some(consumer) = consumer
                             && consumer.careful
+                            && classes.contains(&consumer.class)
                         {
                             streams.push(self.consume_as(index, consumer, false).await?);
                         }
@@ -170,8 +234,14 @@ impl Consumer {
                     let missing = consumers.iter().any(Option::is_none);
                     if missing && !draining && tried.elapsed() > SET_UP_AGAIN {
                         tried = Instant::now();
-                        self.set_up(&connection, &mut consumers, &mut streams).await?;
+                        refused.at_set_up = self.set_up(&connection, &mut consumers, &mut streams).await?;
+                        self.say(&mut refused);
                     }
+                }
+                // What ends is no longer looked after: losing the link would only undo work.
+                Some(looked) = looks.next(), if !draining => {
+                    refused.since = looked?;
+                    self.say(&mut refused);
                 }
                 room = self.intake.reserve(), if waiting.is_some() => match (room, waiting.take()) {
                     (Ok(room), Some(intake)) => room.send(intake),
@@ -218,13 +288,13 @@ impl Consumer {
     }
 
     /// Starts the consumers that are not there yet. A class whose queues the broker refuses is left
-    /// out, and said; the others go on.
+    /// out, and the answer is why; the others go on.
     async fn set_up(
         &self,
         connection: &Connection,
         consumers: &mut [Option<ClassConsumer>],
         streams: &mut SelectAll<BoxStream<'static, Item>>,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Vec<String>, BrokerError> {
         let settings = &self.broker.settings;
         let mut refusals = Vec::new();
         for (index, (class, consumer)) in settings.classes.iter().zip(consumers).enumerate() {
@@ -252,13 +322,34 @@ impl Consumer {
                 Err(error) => return Err(error),
             }
         }
-        self.link.tell(LinkEvent::Connected);
-        if !refusals.is_empty() {
-            let reasons = refusals.join("; ");
-            tracing::warn!(reasons, "a class of input is not consumed");
-            self.link.tell(LinkEvent::Refused(reasons));
+        Ok(refusals)
+    }
+
+    /// Tells what is refused, where that has changed.
+    fn say(&self, refused: &mut Refused) {
+        let reasons = refused.reasons();
+        if reasons == refused.said {
+            return;
         }
-        Ok(())
+        if reasons.is_empty() {
+            self.link.tell(LinkEvent::Accepted);
+        } else {
+            tracing::warn!(reasons, "a class of input is not consumed, or lacks something");
+            self.link.tell(LinkEvent::Refused(reasons.clone()));
+        }
+        refused.said = reasons;
+    }
+
+    /// Nothing but a line in the log: `check` is for queues that somebody else has made their way.
+    async fn tell_differences(&self, connection: &Connection) {
+        match Upkeep::new(connection, &self.broker.settings).differences().await {
+            Ok(differences) => {
+                for difference in differences {
+                    tracing::warn!(difference, "a queue has other arguments, which stay in force");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the queues' arguments could not be compared"),
+        }
     }
 
     /// Puts another consumer in place of this one.
@@ -299,4 +390,21 @@ async fn cancel(consumer: &ClassConsumer) -> Result<(), BrokerError> {
     let tag = short("a consumer's tag", &consumer.tag())?;
     let cancel = consumer.channel.basic_cancel(tag, BasicCancelOptions::default());
     bounded("cancel a consumer", RPC_LIMIT, cancel).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_vouched_for_one_by_one() {
+        let vouched = Vouched::default();
+        assert!(vouched.some().now_or_never().is_none());
+        vouched.add("a");
+        vouched.add("a");
+        vouched.add("b");
+        let both = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+        assert_eq!(vouched.some().now_or_never(), Some(both));
+        assert!(vouched.some().now_or_never().is_none());
+    }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::broker::Broker;
-use super::consumer::{Consumer, Intake};
+use super::consumer::{Consumer, Intake, Vouched};
 use super::link::Link;
 use super::properties::{attempt_of, message};
 use super::publisher::{Order, Publisher};
@@ -71,7 +71,7 @@ pub struct RabbitMqSource {
     consume: Link,
     drain: CancellationToken,
     /// Where the consumer is told that a suspect did no harm.
-    vouched: Arc<Notify>,
+    vouched: Arc<Vouched>,
     /// True: nothing is taken, for want of something that is needed to run it.
     held_back: watch::Receiver<bool>,
     /// Ends when every settlement is on its way.
@@ -107,7 +107,7 @@ pub fn connect(
     let (settling, settlements) = mpsc::channel(usize::from(capacity) + 16);
     let (settling_ends, all_settled) = oneshot::channel();
     let (trouble, drain) = (Arc::new(Notify::new()), CancellationToken::new());
-    let vouched = Arc::new(Notify::new());
+    let vouched = Arc::new(Vouched::default());
     let consumer = Consumer {
         broker: broker.clone(),
         prefetch: capacity,
@@ -250,8 +250,10 @@ impl Source for RabbitMqSource {
         usable
     }
 
-    fn vouch(&mut self) {
-        self.vouched.notify_one();
+    fn vouch(&mut self, delivery: &Delivery) {
+        if let Some(envelope) = &delivery.envelope {
+            self.vouched.add(&envelope.class);
+        }
     }
 
     async fn drain(&mut self) {

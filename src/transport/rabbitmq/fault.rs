@@ -3,12 +3,12 @@
 use lapin::ErrorKind;
 
 use super::broker::{Broker, BrokerError, RPC_LIMIT, Role, bounded};
-use super::topology::{apply, items};
+use super::topology::{Upkeep, apply, items};
 
 /// Reply codes of AMQP.
-const ACCESS_REFUSED: u16 = 403;
+pub(super) const ACCESS_REFUSED: u16 = 403;
 const NOT_FOUND: u16 = 404;
-const PRECONDITION_FAILED: u16 = 406;
+pub(super) const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
 
 /// What is at fault.
@@ -29,7 +29,15 @@ impl BrokerError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match (self, self.code()) {
-            (Self::NoUrl | Self::UrlFile { .. } | Self::BadUrl { .. }, _)
+            (
+                Self::NoUrl
+                | Self::File { .. }
+                | Self::BadUrl { .. }
+                | Self::Certificate { .. }
+                | Self::NoAuthorities
+                | Self::NoAlternate { .. },
+                _,
+            )
             | (_, Some(NOT_FOUND | PRECONDITION_FAILED | NOT_ALLOWED)) => Fault::Configuration,
             (_, Some(ACCESS_REFUSED)) => Fault::Denied,
             (Self::TooLong { .. }, _) => Fault::Value,
@@ -49,7 +57,10 @@ impl BrokerError {
             }
             (_, Some(NOT_ALLOWED)) => "the vhost is the path of rabbitmq.url; `/` is written %2f",
             (Fault::Denied, _) => {
-                "check the user, the password and the vhost in rabbitmq.url, and the user's permissions"
+                "check the user, the password and the vhost (rabbitmq.url, or rabbitmq.user and rabbitmq.password, or their files), and the user's permissions"
+            }
+            _ if matches!(self, Self::NoAlternate { .. }) => {
+                "delete the exchange and have it declared with that argument (`EVALMILL__RABBITMQ__TOPOLOGY=declare evalmill topology --apply`), and bind your queues again; a policy cannot be seen over AMQP"
             }
             (Fault::Configuration, _) => {
                 "`evalmill check-config --show-origin` says where a setting comes from"
@@ -90,6 +101,20 @@ pub async fn prepare(broker: &Broker) -> Result<(), BrokerError> {
     bounded("close", RPC_LIMIT, connection.close(200, "done".into())).await
 }
 
+/// Connects once and compares what is there with what would be declared. The answer is which queues have
+/// other arguments, as far as this user may see.
+///
+/// # Errors
+/// The broker cannot be reached, or what is different there would lose results.
+pub async fn compare(broker: &Broker) -> Result<Vec<String>, BrokerError> {
+    let connection = broker.connect(Role::Admin).await?;
+    let mut upkeep = Upkeep::new(&connection, &broker.settings);
+    upkeep.common().await?;
+    let differences = upkeep.differences().await?;
+    bounded("close", RPC_LIMIT, connection.close(200, "done".into())).await?;
+    Ok(differences)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -116,7 +141,8 @@ mod tests {
 
     #[rstest]
     #[case(BrokerError::NoUrl, Fault::Configuration, "check-config")]
-    #[case(BrokerError::BadUrl { url: "x".into(), reason: "y".into() }, Fault::Configuration, "check-config")]
+    #[case(BrokerError::BadUrl { from: "z".into(), url: "x".into(), reason: "y".into() }, Fault::Configuration, "check-config")]
+    #[case(BrokerError::NoAlternate { reason: "x".into() }, Fault::Configuration, "bind your queues again")]
     #[case(BrokerError::TooLong { what: "a key", bytes: 300 }, Fault::Value, "shorter")]
     #[case(BrokerError::Ended("x".into()), Fault::Unreachable, "running")]
     #[case(BrokerError::Timeout { what: "x".into(), limit: Duration::ZERO }, Fault::Unreachable, "running")]

@@ -24,11 +24,12 @@ mod properties;
 mod publisher;
 mod settle;
 mod tap;
+mod tls;
 mod topology;
 
 pub use broker::{Broker, BrokerError, Role, bounded, short};
 pub use endpoint::{RabbitMqSink, RabbitMqSource, Stats, connect};
-pub use fault::{Fault, prepare};
+pub use fault::{Fault, compare, prepare};
 pub use link::{Link, LinkState};
 pub use parking::{Parked, ParkingLot, Requeued};
 pub use predictions::{PredictionSink, publish_predictions};

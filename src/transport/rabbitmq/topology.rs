@@ -7,6 +7,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
 
 use super::broker::{BrokerError, RPC_LIMIT, bounded, short};
+use super::fault::{ACCESS_REFUSED, PRECONDITION_FAILED};
 use crate::config::{RabbitMq, TopologyMode};
 
 /// Where predictions come in: a topic exchange, the key is `<class>[.<run>]`.
@@ -189,6 +190,116 @@ pub async fn apply(connection: &Connection, items: &[Item], mode: TopologyMode) 
         }
     }
     bounded("close a channel", RPC_LIMIT, channel.close(200, "done".into())).await
+}
+
+/// Keeps what must be there: declares it or looks whether it is there, again and again, on a channel of
+/// its own.
+pub(super) struct Upkeep<'a> {
+    connection: &'a Connection,
+    settings: &'a RabbitMq,
+    /// Until the broker closes it for something that it refuses.
+    channel: Option<Channel>,
+    /// Comparing arguments takes the right to declare, which whoever only checks may not have.
+    may_compare: bool,
+}
+
+impl<'a> Upkeep<'a> {
+    pub(super) fn new(connection: &'a Connection, settings: &'a RabbitMq) -> Self {
+        Self { connection, settings, channel: None, may_compare: settings.topology == TopologyMode::Check }
+    }
+
+    /// What every class needs.
+    pub(super) async fn common(&mut self) -> Result<(), BrokerError> {
+        let items = common_items(self.settings);
+        self.all(&items).await?;
+        for item in &items {
+            if let Item::Exchange { alternate: Some(_), .. } = item {
+                self.same_alternate(item).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All of it; what the broker refuses of single classes is the answer.
+    pub(super) async fn all_classes(&mut self) -> Result<Vec<String>, BrokerError> {
+        self.common().await?;
+        let mut refusals = Vec::new();
+        for class in &self.settings.classes {
+            match self.all(&class_items(self.settings, class)).await {
+                Err(error) if error.is_refusal() => refusals.push(error.to_string()),
+                done => done?,
+            }
+        }
+        Ok(refusals)
+    }
+
+    /// Queues that are there with other arguments than the settings say: theirs are in force.
+    pub(super) async fn differences(&mut self) -> Result<Vec<String>, BrokerError> {
+        let mut differences = Vec::new();
+        for item in items(self.settings) {
+            if matches!(item, Item::Queue { .. })
+                && let Some(difference) = self.difference(&item).await?
+            {
+                differences.push(difference.to_string());
+            }
+        }
+        Ok(differences)
+    }
+
+    async fn all(&mut self, items: &[Item]) -> Result<(), BrokerError> {
+        let channel = self.channel().await?;
+        for item in items {
+            match self.settings.topology {
+                TopologyMode::Declare => declare(&channel, item).await?,
+                TopologyMode::Check => check(&channel, item).await?,
+            }
+        }
+        self.channel = Some(channel);
+        Ok(())
+    }
+
+    async fn channel(&mut self) -> Result<Channel, BrokerError> {
+        match self.channel.take() {
+            Some(channel) if channel.status().connected() => Ok(channel),
+            _ => bounded("open a channel", RPC_LIMIT, self.connection.create_channel()).await,
+        }
+    }
+
+    /// Without it, results that nobody has bound a queue for would be lost.
+    async fn same_alternate(&mut self, item: &Item) -> Result<(), BrokerError> {
+        match self.difference(item).await? {
+            Some(BrokerError::Call { source, .. }) => {
+                Err(BrokerError::NoAlternate { reason: source.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How this item, where it is there, differs from what would be declared, where the broker says so.
+    async fn difference(&mut self, item: &Item) -> Result<Option<BrokerError>, BrokerError> {
+        if !self.may_compare {
+            return Ok(None);
+        }
+        let channel = self.channel().await?;
+        // Comparing is declaring, which would make what is not there.
+        match check(&channel, item).await {
+            Err(error) if error.is_refusal() => return Ok(None),
+            done => done?,
+        }
+        match declare(&channel, item).await {
+            Ok(()) => {
+                self.channel = Some(channel);
+                Ok(None)
+            }
+            Err(error) if error.code() == Some(PRECONDITION_FAILED) => Ok(Some(error)),
+            Err(error) if error.code() == Some(ACCESS_REFUSED) => {
+                tracing::info!(%error, "arguments cannot be compared: this user may not declare");
+                self.may_compare = false;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 async fn declare(channel: &Channel, item: &Item) -> Result<(), BrokerError> {

@@ -115,6 +115,7 @@ impl AsRef<[u8]> for Message {
 pub(crate) struct Client {
     pub(crate) connection: Connection,
     pub(crate) channel: Channel,
+    pub(crate) url: String,
 }
 
 impl Client {
@@ -124,7 +125,7 @@ impl Client {
         let connection = within(BOUND, Connection::connect(url, properties)).await?;
         let channel = within(BOUND, connection.create_channel()).await?;
         within(BOUND, channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok(Client { connection, channel })
+        Ok(Client { connection, channel, url: url.to_owned() })
     }
 
     /// Connects as soon as the broker takes connections, within `bound`.

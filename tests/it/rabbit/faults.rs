@@ -349,6 +349,50 @@ async fn a_full_scratch_disk() {
     assert!(results.iter().all(|result| result.json()["verdict"] == "passed"));
 }
 
+/// User and password beside the URL, which are changed at the broker and in their files while the service
+/// runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_that_are_rotated() {
+    let node = Node::shared();
+    let vhost = node.vhost();
+    let proxy = Proxy::start(node.port());
+    let with_user = proxy.url_for(&vhost);
+    let (scheme, rest) = with_user.split_once("://").unwrap();
+    let url = format!("{scheme}://{}", rest.split_once('@').unwrap().1);
+    let (user, dir) = (format!("u-{}", vhost.name), tempfile::tempdir().unwrap());
+    let (user_file, password_file) = (dir.path().join("user"), dir.path().join("password"));
+    let change = |password: &str| {
+        let body = json!({"password": password, "tags": ""});
+        node.api("PUT", &format!("users/{user}"), Some(&body));
+    };
+    change("hunter2 @/1");
+    let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
+    node.api("PUT", &format!("permissions/{}/{user}", vhost.name), Some(&all));
+    std::fs::write(&user_file, format!("{user}\n")).unwrap();
+    std::fs::write(&password_file, "hunter2 @/1\n").unwrap();
+    let settings = [
+        ("RABBITMQ__USER_FILE", user_file.to_str().unwrap()),
+        ("RABBITMQ__PASSWORD_FILE", password_file.to_str().unwrap()),
+    ];
+    let service = Service::start_with(&url, &settings);
+    let mut stage = Stage::new(&vhost).await;
+    service.until("ready", 30 * SECOND, Service::is_ready).await;
+    stage.publish(&many("before", 10, &["true"])).await;
+    change("hunter3");
+    proxy.cut_all();
+    service.until("it is said", 30 * SECOND, |service| service.says("consume", "ACCESS")).await;
+    std::fs::remove_file(&password_file).unwrap();
+    service
+        .until("it is said", 30 * SECOND, |service| service.says("consume", "rabbitmq.password_file"))
+        .await;
+    std::fs::write(&password_file, "hunter3").unwrap();
+    service.until("ready again", 60 * SECOND, Service::is_ready).await;
+    stage.publish(&many("after", 10, &["true"])).await;
+    stage.audit(&service, 20, PREFETCH).await;
+    assert!(!service.log().contains("hunter"), "{}", service.log());
+    node.api("DELETE", &format!("users/{user}"), None);
+}
+
 /// The queue of one class is there with another argument: the service says which, and the other class
 /// goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -374,13 +418,37 @@ async fn a_changed_argument() {
     service.until("ready", 30 * SECOND, Service::is_ready).await;
 }
 
+/// The broker takes back what is held for too long, and closes the channel for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_is_held_too_long() {
+    let node = tokio::task::spawn_blocking(Node::private).await.unwrap();
+    // It looks once a minute unless it is told otherwise, which no configuration file can.
+    let set = "application:set_env(rabbit, consumer_timeout, 1000), \
+               application:set_env(rabbit, channel_tick_interval, 300).";
+    let node = tokio::task::spawn_blocking(move || {
+        node.ctl(&["eval", set]);
+        node
+    });
+    let node = node.await.unwrap();
+    let vhost = node.vhost();
+    let service = Service::start(&vhost.url);
+    let mut stage = Stage::new(&vhost).await;
+    stage.publish(&[runs("long", &["sleep", "4"])]).await;
+    stage.publish(&many("short", 20, &["true"])).await;
+    let (audit, _) = stage.audit(&service, 21, 8 * PREFETCH).await;
+    assert_eq!((audit.results, audit.parked), (21, 0));
+    assert!(service.metric("evalmill_reconnects_total") >= 1.0, "{}", service.log());
+    service.until("ready again", MINUTE, Service::is_ready).await;
+}
+
 /// Its message comes again and again while it runs; that alone does not make it a danger to others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_prediction_over_many_lost_links_does_not_stop_the_others() {
     let node = Node::shared();
     let vhost = node.vhost();
     let proxy = Proxy::start(node.port());
-    let service = Service::start(&proxy.url_for(&vhost));
+    let classes = [("RABBITMQ__CLASSES", "default,other")];
+    let service = Service::start_with(&proxy.url_for(&vhost), &classes);
     let mut stage = Stage::new(&vhost).await;
     let dir = tempfile::tempdir().unwrap();
     let (begun, go) = (dir.path().join("begun"), dir.path().join("go"));
@@ -402,6 +470,14 @@ async fn a_long_prediction_over_many_lost_links_does_not_stop_the_others() {
             })
             .await;
     }
+    // Its class is opened again, and no other.
+    let prefetch = |class: &str| {
+        let queue = node.api("GET", &format!("queues/{}/evalmill.work.{class}", vhost.name), None);
+        queue["consumer_details"][0]["prefetch_count"].as_u64()
+    };
+    let full = (PREFETCH / 2) as u64;
+    service.until("its class is open", MINUTE, |_| prefetch("default") == Some(full)).await;
+    assert_eq!(prefetch("other"), Some(1));
     stage.publish(&many("short", 10, &["true"])).await;
     // Before the long one's own limit.
     stage.client.wait_for_messages(AUDIT, 10, 30 * SECOND).await.unwrap();

@@ -11,6 +11,9 @@ pub(crate) mod node;
 pub(crate) mod proxy;
 mod serve;
 mod service;
+#[cfg(feature = "tls")]
+mod tls;
+mod topology;
 
 use std::io::ErrorKind;
 use std::net::TcpStream;

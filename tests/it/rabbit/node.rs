@@ -113,23 +113,29 @@ impl Node {
         static SHARED: OnceLock<Result<Node, String>> = OnceLock::new();
         let shared = SHARED.get_or_init(|| match std::env::var("EVALMILL_TEST_AMQP_URL") {
             Ok(url) => Broker::at(&url).map(|broker| Node { broker, server: None }),
-            Err(_) => Node::start(),
+            Err(_) => Node::start(""),
         });
         shared.as_ref().unwrap_or_else(|why| panic!("{why}"))
     }
 
     /// A node for one test that does things to it.
     pub(crate) fn private() -> Node {
-        Node::start().unwrap_or_else(|why| panic!("{why}"))
+        Node::private_with("")
     }
 
-    fn start() -> Result<Node, String> {
+    /// The same, with these lines in its configuration.
+    pub(crate) fn private_with(lines: &str) -> Node {
+        Node::start(lines).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn start(lines: &str) -> Result<Node, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let programs = programs()?;
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("evalmill-{}-{count}@localhost", std::process::id());
         let [amqp, management, epmd, distribution] = std::array::from_fn(|_| free_port());
-        let dir = scratch(amqp, management).map_err(|why| format!("a directory for RabbitMQ: {why}"))?;
+        let dir =
+            scratch(amqp, management, lines).map_err(|why| format!("a directory for RabbitMQ: {why}"))?;
         let at = |part: &str| dir.join(part).to_string_lossy().into_owned();
         let path = std::env::var("PATH").unwrap_or_default();
         let loopback = "-kernel inet_dist_use_interface {127,0,0,1}";
@@ -297,7 +303,7 @@ fn tail(log: &Path) -> String {
 }
 
 /// The directory of a node: the supervisor removes it.
-fn scratch(amqp: u16, management: u16) -> io::Result<PathBuf> {
+fn scratch(amqp: u16, management: u16, lines: &str) -> io::Result<PathBuf> {
     let dir = tempfile::Builder::new().prefix("evalmill-rabbitmq-").tempdir()?.keep();
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
     for part in ["home", "data", "log"] {
@@ -319,7 +325,8 @@ fn scratch(amqp: u16, management: u16) -> io::Result<PathBuf> {
              vm_memory_high_watermark.relative = 0.6\n\
              disk_free_limit.absolute = 50MB\n\
              max_message_size = {MAX_MESSAGE_BYTES}\n\
-             raft.wal_max_size_bytes = 67108864\n"
+             raft.wal_max_size_bytes = 67108864\n\
+             {lines}\n"
         ),
     )?;
     Ok(dir)

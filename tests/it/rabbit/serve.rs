@@ -268,6 +268,20 @@ async fn a_missing_broker_address_is_said_at_once() {
     }
 }
 
+#[tokio::test]
+async fn a_prediction_that_may_outlast_its_delivery_is_said_at_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut command = crate::support::evalmill(scratch.path());
+    command.env("EVALMILL__RABBITMQ__URL", "amqp://127.0.0.1:1").env("EVALMILL__TELEMETRY__LISTEN", "");
+    command.env("EVALMILL__RABBITMQ__CONSUMER_TIMEOUT_SECONDS", "500");
+    let output = command.arg("serve").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{stderr}");
+    for says in ["limits.max_prediction_time is 300 s", "500 s (rabbitmq.consumer_timeout_seconds)"] {
+        assert!(stderr.contains(says), "{stderr}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_that_are_nested_deeply() {
     let vhost = Node::shared().vhost();
