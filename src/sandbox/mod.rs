@@ -4,6 +4,8 @@
 //! containment. What runs can read and write whatever the service's user can. A setting that asks
 //! for more is refused at start: nothing is skipped silently.
 
+pub mod cgroup;
+
 use thiserror::Error;
 
 use crate::config::{Sandbox, Tier};
