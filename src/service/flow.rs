@@ -20,7 +20,7 @@ use super::settlement::{Disposition, RetryRule, dispose};
 use super::task::{Finished, Outcome, body_len, result_len, start};
 use crate::executor::Execute;
 use crate::pipeline::{Gate, Pipeline, Processed, Turn};
-use crate::transport::{Delivery, Receipt, Settlement, Sink, Source, TransportError};
+use crate::transport::{Delivery, Ending, Receipt, Settlement, Sink, Source, TransportError};
 
 /// Bounds and order of a flow.
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +133,8 @@ struct Driver<'a, 'f, E, S, K> {
     running: usize,
     /// Deliveries whose messages are on their way out.
     confirming: FuturesUnordered<Confirmed>,
+    /// Deliveries whose settlement is on its way.
+    ending: FuturesUnordered<BoxFuture<'static, (u64, Settlement, bool)>>,
     /// Deliveries that wait for another one's end, by the sequence of that one.
     attached: HashMap<u64, Vec<Delivery>>,
     /// Deliveries that are run alone, one after another.
@@ -168,6 +170,7 @@ where
             in_flight: InFlight::default(),
             running: 0,
             confirming: FuturesUnordered::new(),
+            ending: FuturesUnordered::new(),
             attached: HashMap::new(),
             suspects: VecDeque::new(),
             alone: false,
@@ -207,6 +210,9 @@ where
                 biased;
                 () = forced.cancelled() => break,
                 Some((done, out)) = self.confirming.next() => self.confirmed(done, out).await,
+                Some((sequence, settlement, done)) = self.ending.next() => {
+                    self.ended(sequence, settlement, done).await;
+                }
                 Some(done) = results.recv() => {
                     self.came_back(done);
                     while let Some(done) = self.next_result() {
@@ -368,13 +374,34 @@ where
 
     /// Ends a delivery, and those that wait for it.
     async fn settle(&mut self, delivery: Delivery, settlement: Settlement) {
-        for other in self.attached.remove(&delivery.sequence).unwrap_or_default() {
+        self.settle_attached(delivery.sequence, &settlement).await;
+        self.unsettled -= 1;
+        let sequence = delivery.sequence;
+        match self.source.settle(delivery, settlement.clone()).await {
+            Ending::Now(done) => self.ended(sequence, settlement, done).await,
+            Ending::Later(done) => {
+                let done = done.map(move |done| (sequence, settlement, done.unwrap_or(false)));
+                self.ending.push(done.boxed());
+            }
+        }
+    }
+
+    /// Whether there were any. Where one of them comes again, it makes its result again.
+    async fn settle_attached(&mut self, sequence: u64, settlement: &Settlement) -> bool {
+        let attached = self.attached.remove(&sequence).unwrap_or_default();
+        let any = !attached.is_empty();
+        for other in attached {
             self.unsettled -= 1;
             self.source.settle(other, settlement.clone()).await;
         }
-        self.unsettled -= 1;
-        let (sequence, out) = (delivery.sequence, settlement == Settlement::Ack);
-        if !self.source.settle(delivery, settlement).await && out {
+        any
+    }
+
+    /// A delivery was ended, or (`done` is false) will be handed over again.
+    async fn ended(&mut self, sequence: u64, settlement: Settlement, done: bool) {
+        // What came while its acknowledgement was on its way: it may be this delivery, handed over again.
+        let came = self.settle_attached(sequence, &settlement).await;
+        if !done && !came && settlement == Settlement::Ack {
             self.in_flight.comes_again(sequence);
         }
         self.in_flight.end(sequence);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::{Delivery, Outgoing, Receipt, Settlement, Sink, Source, TransportError};
+use super::{Delivery, Ending, Outgoing, Receipt, Settlement, Sink, Source, TransportError};
 
 /// Delivers what it was made from.
 #[derive(Debug, Default)]
@@ -55,9 +55,9 @@ impl Source for MemorySource {
         }))
     }
 
-    async fn settle(&mut self, delivery: Delivery, settlement: Settlement) -> bool {
+    async fn settle(&mut self, delivery: Delivery, settlement: Settlement) -> Ending {
         self.settled.0.lock().unwrap_or_else(PoisonError::into_inner).push((delivery.sequence, settlement));
-        true
+        Ending::Now(true)
     }
 }
 

@@ -142,6 +142,15 @@ pub enum Receipt {
     Later(oneshot::Receiver<()>),
 }
 
+/// Whether a delivery is ended; `false`: it cannot be any more, and will be handed over again.
+#[derive(Debug)]
+pub enum Ending {
+    /// It is known.
+    Now(bool),
+    /// It will be told; where that ends without a word, the delivery is not ended.
+    Later(oneshot::Receiver<bool>),
+}
+
 /// A transport that cannot go on.
 #[derive(Debug, Error)]
 pub enum TransportError {
@@ -168,10 +177,10 @@ pub trait Source: Send {
     /// The next delivery; `None` at the end. Dropping the future loses nothing.
     fn next(&mut self) -> impl Future<Output = Option<Result<Delivery, TransportError>>> + Send;
 
-    /// Ends a delivery. `false`: it cannot be ended any more, and will be handed over again.
-    fn settle(&mut self, delivery: Delivery, settlement: Settlement) -> impl Future<Output = bool> + Send {
+    /// Ends a delivery.
+    fn settle(&mut self, delivery: Delivery, settlement: Settlement) -> impl Future<Output = Ending> + Send {
         drop((delivery, settlement));
-        std::future::ready(true)
+        std::future::ready(Ending::Now(true))
     }
 
     /// This suspect delivery is of a message that runs already, and did no harm: others of its class may

@@ -46,7 +46,7 @@ pub(super) struct Intake {
 impl Intake {
     /// What it takes to settle it; the rest is let go.
     pub(super) fn into_handle(self) -> Handle {
-        Handle { tag: self.delivery.delivery_tag, acker: self.delivery.acker, tags: self.tags }
+        Handle { tag: self.delivery.delivery_tag, acker: self.delivery.acker, tags: self.tags, done: None }
     }
 }
 
@@ -272,7 +272,7 @@ impl Consumer {
                             Some(Ok(delivery)) => {
                                 let Some(settling) = self.settling.upgrade() else { continue };
                                 let tags = Arc::clone(&consumer.tags);
-                                let handle = Handle { tag: delivery.delivery_tag, acker: delivery.acker, tags };
+                                let handle = Handle { tag: delivery.delivery_tag, acker: delivery.acker, tags, done: None };
                                 let _ = settling.send((handle, Settlement::Requeue)).await;
                             }
                             None if latest => {

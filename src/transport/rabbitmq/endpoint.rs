@@ -15,7 +15,9 @@ use super::link::Link;
 use super::properties::{attempt_of, message};
 use super::publisher::{Order, Publisher};
 use super::settle::{Handle, Settled, Settler};
-use crate::transport::{BodyError, Delivery, Outgoing, Receipt, Settlement, Sink, Source, TransportError};
+use crate::transport::{
+    BodyError, Delivery, Ending, Outgoing, Receipt, Settlement, Sink, Source, TransportError,
+};
 
 /// What happened so far, for metrics.
 #[derive(Debug, Default)]
@@ -203,7 +205,8 @@ impl RabbitMqSource {
         } else {
             Ok(delivery.data)
         };
-        self.held.insert(sequence, Handle { acker: delivery.acker, tag: delivery.delivery_tag, tags });
+        self.held
+            .insert(sequence, Handle { acker: delivery.acker, tag: delivery.delivery_tag, tags, done: None });
         self.stats.held().insert(sequence, arrived);
         Delivery {
             sequence,
@@ -223,6 +226,8 @@ impl Source for RabbitMqSource {
             self.publish.until_ready().await;
             // Where nobody holds it back any more, nobody can let it go: it is the end.
             self.held_back.wait_for(|held_back| !held_back).await.ok()?;
+            // To be given back, it must not have to wait: that could lose it.
+            let room = self.settling.reserve().await.ok()?;
             let intake = tokio::select! {
                 intake = self.intake.recv() => intake?,
                 () = self.publish.changed() => continue,
@@ -233,21 +238,21 @@ impl Source for RabbitMqSource {
                 continue;
             }
             if intake.arrived.elapsed() > self.max_wait {
-                // There is room; waiting here could lose it.
-                let _ = self.settling.try_send((intake.into_handle(), Settlement::Requeue));
+                room.send((intake.into_handle(), Settlement::Requeue));
                 continue;
             }
+            drop(room);
             return Some(Ok(self.delivery(intake)));
         }
     }
 
-    async fn settle(&mut self, delivery: Delivery, settlement: Settlement) -> bool {
+    async fn settle(&mut self, delivery: Delivery, settlement: Settlement) -> Ending {
         self.stats.held().remove(&delivery.sequence);
-        let Some(handle) = self.held.remove(&delivery.sequence) else { return false };
-        // Its channel may be gone: then the broker has it again.
-        let usable = handle.acker.usable();
+        let Some(mut handle) = self.held.remove(&delivery.sequence) else { return Ending::Now(false) };
+        let (done, told) = oneshot::channel();
+        handle.done = Some(done);
         self.send_settlement(handle, settlement).await;
-        usable
+        Ending::Later(told)
     }
 
     fn vouch(&mut self, delivery: &Delivery) {

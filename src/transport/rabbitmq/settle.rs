@@ -1,6 +1,6 @@
 //! Settling deliveries: several acknowledgements become one where nothing else lies between them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures::future::join_all;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::broker::bounded;
+use super::broker::{BrokerError, bounded};
 use super::endpoint::Stats;
 use crate::transport::Settlement;
 
@@ -23,19 +23,45 @@ use crate::transport::Settlement;
 pub(super) struct Tags {
     /// All up to this one are settled.
     settled: u64,
-    /// And these.
-    beyond: BTreeSet<u64>,
+    /// And these: the first and the last of each run. There are never more runs than gaps, and each gap
+    /// is a delivery that is not settled.
+    beyond: BTreeMap<u64, u64>,
+}
+
+/// How some deliveries are acknowledged.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan {
+    /// With the last of them, which stands for all; and how many they are.
+    together: Option<(u64, usize)>,
+    /// Each by itself.
+    single: Vec<u64>,
 }
 
 impl Tags {
-    /// Marks these as settled; answers up to which number all are.
-    fn settle(&mut self, tags: impl IntoIterator<Item = u64>) -> u64 {
-        self.beyond.extend(tags.into_iter().filter(|tag| *tag > self.settled));
-        while self.beyond.first().is_some_and(|tag| *tag == self.settled + 1) {
-            self.beyond.pop_first();
-            self.settled += 1;
+    /// Marks these as settled; answers how to acknowledge those that are to be acknowledged. What was
+    /// given back must have been so before.
+    fn plan(&mut self, acked: &[u64], given_back: &[u64]) -> Plan {
+        acked.iter().chain(given_back).for_each(|tag| self.settle(*tag));
+        let (together, single): (Vec<_>, Vec<_>) = acked.iter().partition(|tag| **tag <= self.settled);
+        Plan { together: together.iter().max().map(|last| (*last, together.len())), single }
+    }
+
+    fn settle(&mut self, tag: u64) {
+        let before = self.beyond.range(..=tag).next_back().map(|(first, last)| (*first, *last));
+        if tag <= self.settled || before.is_some_and(|(_, last)| tag <= last) {
+            return;
         }
-        self.settled
+        let first = match before {
+            Some((first, last)) if last + 1 == tag => first,
+            _ => tag,
+        };
+        let last = self.beyond.remove(&(tag + 1)).unwrap_or(tag);
+        if first == self.settled + 1 {
+            self.beyond.remove(&first);
+            self.settled = last;
+        } else {
+            self.beyond.insert(first, last);
+        }
     }
 }
 
@@ -46,6 +72,8 @@ pub(super) struct Handle {
     pub(super) tag: u64,
     /// Its channel's.
     pub(super) tags: Arc<Mutex<Tags>>,
+    /// Told whether the broker was told.
+    pub(super) done: Option<oneshot::Sender<bool>>,
 }
 
 /// A delivery and how it ends.
@@ -95,53 +123,61 @@ impl Settler {
         }
     }
 
+    /// Settles deliveries of one channel.
     async fn settle(&self, some: Vec<Settled>) {
         let Some(tags) = some.first().map(|(first, _)| Arc::clone(&first.tags)) else { return };
-        let (acks, given_back): (Vec<_>, Vec<_>) =
-            some.into_iter().partition(|(_, settlement)| *settlement == Settlement::Ack);
+        let (mut acks, mut given_back): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
+        for (handle, settlement) in some {
+            match settlement {
+                Settlement::Ack => acks.push(handle),
+                Settlement::Requeue => given_back.push(handle),
+            }
+        }
         self.stats.requeued.fetch_add(given_back.len() as u64, Ordering::Relaxed);
         self.stats.acked.fetch_add(acks.len() as u64, Ordering::Relaxed);
         // First: an acknowledgement of many must find them given back already.
-        let given_back = join_all(given_back.iter().map(|(handle, _)| async move {
+        let given_back = join_all(given_back.into_iter().map(|handle| async move {
             // The count of deliveries is for what failed: what is given back is no failure.
             let nack = handle.acker.nack(BasicNackOptions { multiple: false, requeue: true });
-            let done = bounded("give back", self.limit, nack).await;
-            let given_back = matches!(done, Ok(true)).then_some(handle.tag);
-            self.note(1, &handle.acker, done);
-            given_back
-        }))
-        .await;
-        let all_until = {
-            let mut tags = tags.lock().unwrap_or_else(PoisonError::into_inner);
-            let acked = acks.iter().map(|(handle, _)| handle.tag);
-            tags.settle(acked.chain(given_back.into_iter().flatten()))
-        };
-        let (together, single): (Vec<_>, Vec<_>) =
-            acks.into_iter().map(|(handle, _)| handle).partition(|handle| handle.tag <= all_until);
-        let last = together.iter().max_by_key(|handle| handle.tag);
-        let steps = last.map(|last| (last, together.len())).into_iter();
-        join_all(steps.chain(single.iter().map(|handle| (handle, 1))).map(|(handle, count)| async move {
-            let ack = handle.acker.ack(BasicAckOptions { multiple: count > 1 });
-            self.note(count, &handle.acker, bounded("acknowledge", self.limit, ack).await);
-        }))
-        .await;
+            let done = self.note(1, &handle.acker, bounded("give back", self.limit, nack).await);
+            done.then_some(handle.tag)
+        }));
+        let given_back: Vec<u64> = given_back.await.into_iter().flatten().collect();
+        let tags_of_acks: Vec<u64> = acks.iter().map(|handle| handle.tag).collect();
+        let plan = tags.lock().unwrap_or_else(PoisonError::into_inner).plan(&tags_of_acks, &given_back);
+        let (single, together): (Vec<_>, Vec<_>) =
+            acks.into_iter().partition(|handle| plan.single.contains(&handle.tag));
+        let together = self.acknowledge(together, plan.together.map(|(last, _)| last));
+        let single = join_all(single.into_iter().map(|handle| self.acknowledge(vec![handle], None)));
+        futures::future::join(together, single).await;
     }
 
-    fn note(&self, count: usize, acker: &Acker, done: Result<bool, super::BrokerError>) {
-        let stale = || self.stats.stale.fetch_add(count as u64, Ordering::Relaxed);
-        match done {
-            Ok(true) => {}
-            // Its channel is gone: the broker hands it over again.
-            Ok(false) => drop(stale()),
-            Err(error) => {
-                stale();
-                tracing::warn!(%error, count, "deliveries could not be settled");
-                // Where its channel is gone, the link is being rebuilt already.
-                if acker.usable() {
-                    self.trouble.notify_one();
-                }
+    /// Acknowledges these in one step, by the last of them.
+    async fn acknowledge(&self, some: Vec<Handle>, last: Option<u64>) {
+        let by = some.iter().find(|handle| last.is_none_or(|last| handle.tag == last));
+        let Some(by) = by else { return };
+        let ack = by.acker.ack(BasicAckOptions { multiple: some.len() > 1 });
+        let done = self.note(some.len(), &by.acker, bounded("acknowledge", self.limit, ack).await);
+        for told in some.into_iter().filter_map(|handle| handle.done) {
+            // Nobody may want to know any more.
+            let _ = told.send(done);
+        }
+    }
+
+    /// Whether it was done; where not, the broker hands the deliveries over again.
+    fn note(&self, count: usize, acker: &Acker, done: Result<bool, BrokerError>) -> bool {
+        if matches!(done, Ok(true)) {
+            return true;
+        }
+        self.stats.stale.fetch_add(count as u64, Ordering::Relaxed);
+        if let Err(error) = done {
+            tracing::warn!(%error, count, "deliveries could not be settled");
+            // Where its channel is gone, the link is being rebuilt already.
+            if !acker.poisoned() {
+                self.trouble.notify_one();
             }
         }
+        false
     }
 }
 
@@ -164,30 +200,50 @@ fn by_channel(some: &mut Vec<Settled>) -> Vec<Vec<Settled>> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rstest::rstest;
 
-    #[test]
-    fn what_is_missing_holds_up_the_rest() {
+    // What was settled before, what is acknowledged and what given back now; the last that stands for
+    // how many, and those that go by themselves.
+    #[rstest]
+    #[case::all(&[], &[1, 2, 3], &[], Some((3, 3)), &[])]
+    #[case::out_of_order(&[], &[3, 1, 2], &[], Some((3, 3)), &[])]
+    #[case::the_first_is_missing(&[], &[2, 3], &[], None, &[2, 3])]
+    #[case::one_between_is_missing(&[], &[1, 2, 4], &[], Some((2, 2)), &[4])]
+    #[case::the_gap_is_filled(&[2, 3], &[1, 4], &[], Some((4, 2)), &[])]
+    #[case::given_back_between(&[], &[1, 3], &[2], Some((3, 2)), &[])]
+    #[case::given_back_at_the_end(&[], &[1], &[2, 3], Some((1, 1)), &[])]
+    #[case::only_given_back(&[], &[], &[1], None, &[])]
+    #[case::after_many(&[1, 2, 3, 5, 6], &[7], &[4], Some((7, 1)), &[])]
+    fn plans(
+        #[case] before: &[u64],
+        #[case] acked: &[u64],
+        #[case] given_back: &[u64],
+        #[case] together: Option<(u64, usize)>,
+        #[case] single: &[u64],
+    ) {
         let mut tags = Tags::default();
-        assert_eq!(tags.settle([2, 3]), 0);
-        assert_eq!(tags.settle([1]), 3);
-        assert_eq!(tags.settle([5]), 3);
-        assert_eq!(tags.settle([4, 6, 8]), 6);
-        assert_eq!(tags.beyond, BTreeSet::from([8]));
-        // Told twice, it counts once.
-        assert_eq!(tags.settle([3, 7]), 8);
+        before.iter().for_each(|tag| tags.settle(*tag));
+        assert_eq!(tags.plan(acked, given_back), Plan { together, single: single.to_vec() });
     }
 
     proptest! {
         #[test]
-        fn never_beyond_one_that_is_not_settled(order in Just((1..60u64).collect::<Vec<_>>()).prop_shuffle(), cut in 0..59usize) {
+        fn never_beyond_one_that_is_not_settled(
+            order in Just((1..60u64).collect::<Vec<_>>()).prop_shuffle(),
+            cut in 0..59usize,
+            size in 1..9usize,
+        ) {
             let (settled, open) = order.split_at(cut);
-            let mut tags = Tags::default();
-            let mut until = 0;
-            for tag in settled {
-                until = tags.settle([*tag]);
-            }
             let lowest = open.iter().min().copied().unwrap_or(60);
-            prop_assert_eq!(until, lowest - 1);
+            let (mut tags, mut acknowledged) = (Tags::default(), 0);
+            for some in settled.chunks(size) {
+                let plan = tags.plan(some, &[]);
+                prop_assert!(plan.together.is_none_or(|(last, _)| last < lowest));
+                acknowledged += plan.together.map_or(0, |(_, count)| count) + plan.single.len();
+            }
+            prop_assert_eq!(acknowledged, cut);
+            prop_assert_eq!(tags.settled, lowest - 1);
+            prop_assert!(tags.beyond.len() <= open.len());
         }
     }
 }

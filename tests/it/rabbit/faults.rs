@@ -29,6 +29,25 @@ async fn killed_services() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_still_runs_is_not_acknowledged_with_those_around_it() {
+    let vhost = Node::shared().vhost();
+    let service = Service::start(&vhost.url);
+    let mut stage = Stage::new(&vhost).await;
+    stage.publish(&many("long", 1, &["sleep", "9"])).await;
+    service.until("it runs", MINUTE, |service| service.metric("evalmill_slots_busy") == 1.0).await;
+    stage.publish(&many("short", 100, &["true"])).await;
+    let acked = |service: &Service| service.metric("evalmill_settlements_total") == 100.0;
+    service.until("the others are acknowledged", MINUTE, acked).await;
+    service.kill9();
+    // What is handed over again is what was not acknowledged.
+    stage.client.wait_for_messages(WORK, 1, MINUTE).await.unwrap();
+    assert_eq!(stage.client.wait_for_queue(WORK, MINUTE).await.unwrap(), 1);
+    let service = Service::start(&vhost.url);
+    let (audit, _) = stage.audit(&service, 101, 1).await;
+    assert_eq!((audit.results, audit.parked), (101, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_services_of_which_one_is_killed() {
     let vhost = Node::shared().vhost();
     let (one, other) = (Service::start(&vhost.url), Service::start(&vhost.url));
