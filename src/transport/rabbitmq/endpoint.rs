@@ -123,21 +123,15 @@ pub fn connect(
         stop: stop.clone(),
     };
     tracker.spawn(consumer.run());
-    // While so many wait, for others or to be settled, there is still enough to do.
-    let enough = usize::from(broker.class_prefetch(capacity) / 4).max(1);
-    let publisher = Publisher::new(
-        broker.clone(),
-        orders,
-        publish_set,
-        Arc::clone(&stats),
-        stop.clone(),
-        enough.div_ceil(2),
-    );
+    // What lingers must not be what the service would be busy with: small shares of the prefetch.
+    let share = |of: u16| usize::from(broker.class_prefetch(capacity) / of).max(1);
+    let publisher =
+        Publisher::new(broker.clone(), orders, publish_set, Arc::clone(&stats), stop.clone(), share(32));
     tracker.spawn(publisher.run());
     let settler = Settler {
         settlements,
         linger: broker.ack_linger(),
-        enough,
+        enough: share(8),
         limit: broker.write_limit(),
         trouble,
         stats: Arc::clone(&stats),
