@@ -98,6 +98,7 @@ pub async fn serve(
         max_result_bytes: Some((settings.rabbitmq.max_message_mb as usize) << 20),
     };
     let engine = Engine::start(settings, options).await?;
+    tracing::info!("{}", engine.notice());
     let broker = Broker { settings: settings.rabbitmq.clone(), instance: engine.instance().to_owned() };
     if let Err(error) = broker.uri().await {
         engine.shutdown().await;

@@ -42,6 +42,8 @@ pub struct PipelineSettings {
     pub instance: String,
     /// The sandbox tier in force.
     pub tier: String,
+    /// Names of the isolation layers that are missing.
+    pub missing: Vec<String>,
     /// What is kept for people.
     pub keep: Keep,
 }
@@ -380,6 +382,7 @@ impl<E: Execute> Pipeline<E> {
                 instance: self.settings.instance.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 tier: self.settings.tier.clone(),
+                missing: self.settings.missing.clone(),
                 contended: ending.contended,
             },
         };

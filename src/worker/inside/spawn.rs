@@ -37,6 +37,8 @@ pub(crate) struct Spawner {
     stack: Stack,
     /// `/proc/self/clear_refs`, where it can be written.
     clear_refs: Option<File>,
+    /// The user and group that a command becomes.
+    identity: Option<u32>,
 }
 
 /// A started program, with our ends of its pipes; those never block.
@@ -53,8 +55,9 @@ pub(crate) struct Started {
 }
 
 impl Spawner {
-    /// Ignores the signals that must not end a worker, and notes the limits in force.
-    pub(crate) fn new(policy: WorkerPolicy) -> Self {
+    /// Ignores the signals that must not end a worker, and notes the limits in force. `clear_refs` is this
+    /// process's own file of that name.
+    pub(crate) fn new(policy: WorkerPolicy, clear_refs: Option<File>, identity: Option<u32>) -> Self {
         reap::return_large_buffers();
         let hard = |resource| rustix::process::getrlimit(resource).maximum;
         Self {
@@ -65,7 +68,8 @@ impl Spawner {
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             reset: reap::ignore_signals(),
             stack: Stack::new(),
-            clear_refs: File::options().write(true).open("/proc/self/clear_refs").ok(),
+            clear_refs,
+            identity,
         }
     }
 
@@ -96,6 +100,7 @@ impl Spawner {
             stdio: pipes.theirs(),
             witness: theirs.as_ref().map(AsRawFd::as_raw_fd),
             parent: self.pid,
+            identity: self.identity,
             reset: &self.reset,
         };
         self.forget_peak();
@@ -242,6 +247,7 @@ mod tests {
                 interpreter: "/opt/python".into(),
                 path: "/usr/bin:/bin".into(),
                 environment: vec![("LANG".into(), "xx".into())],
+                sandbox: None,
             },
             cpu: None,
             file: Some(5),
@@ -250,6 +256,7 @@ mod tests {
             reset: vec![],
             stack: Stack::new(),
             clear_refs: None,
+            identity: None,
         };
         let limits = crate::worker::protocol::RunLimits {
             wall: Duration::from_secs(1),

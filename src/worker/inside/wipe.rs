@@ -78,7 +78,7 @@ pub(crate) fn wipe_contents(dir: BorrowedFd<'_>, kept: Option<&CStr>) -> io::Res
 ///
 /// # Errors
 /// It cannot be read.
-pub(crate) fn is_empty(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+pub(crate) fn is_empty<P: Arg + Copy>(dir: BorrowedFd<'_>, name: P) -> io::Result<bool> {
     let listed = open_dir(dir, name)?;
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     let mut entries = RawDir::new(&listed, buffer.spare_capacity_mut());
