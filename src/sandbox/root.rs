@@ -6,6 +6,8 @@
 //!   private directory is reached, and its neighbours are not there.
 //! - One more tmpfs, with a size and a number of inodes, holds all that can be written: the box,
 //!   `/tmp` and `/dev/shm` are three directories of it.
+//! - A tree of the host's `/tmp`, `/dev/shm` or `/box` is shown there, on what can be written: its outermost
+//!   directory is a mount point, which no program can move or remove.
 //! - `/proc` is that of the namespace, and shows a program its own processes only.
 //! - There is no `/sys`, no terminal, and no device but the five of
 //!   [`policy::DEVICES`](super::policy::DEVICES).
@@ -28,6 +30,10 @@ use super::policy::{BOX_DIR, DEVICE_LINKS, DEVICES, MADE_UP_FILES, NETWORK_FILES
 use super::trees::Trees;
 
 const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+/// What can be written, and so lies on what was made before.
+const WRITABLE: [&str; 3] = ["/tmp", "/dev/shm", BOX_DIR];
+/// Where the trees below it are put together.
+const ASIDE: &str = "/.aside";
 const DEVICE: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 /// A step's own words, and what the system said.
 type Step = Result<(), Missing>;
@@ -77,8 +83,12 @@ struct Root<'a> {
 }
 
 impl Root<'_> {
-    /// A path of the new root, seen from the old one.
+    /// A path of the new root, seen from the old one, for what is written while it is made: what is
+    /// covered later is made aside.
     fn inside(&self, path: &Path) -> PathBuf {
+        let covered = WRITABLE.iter().any(|dir| path != Path::new(dir) && path.starts_with(dir));
+        let path =
+            if covered { &Path::new(ASIDE).join(path.strip_prefix("/").unwrap_or(path)) } else { path };
         self.at.join(path.strip_prefix("/").unwrap_or(path))
     }
 
@@ -97,7 +107,9 @@ impl Root<'_> {
             // In the order of the list, and with exactly this mode: there is no umask.
             failed_at("making", &path, DirBuilder::new().mode(mode).create(&path))?;
         }
-        Ok(())
+        let aside = self.inside(Path::new(ASIDE));
+        failed_at("making", &aside, DirBuilder::new().mode(0o700).create(&aside))?;
+        failed("mounting a tmpfs", rustix::mount::mount("tmpfs", &aside, "tmpfs", flags, Some(options)))
     }
 
     /// The directories above `path`, and its place.
@@ -184,6 +196,27 @@ impl Root<'_> {
         failed("unmounting a tmpfs", rustix::mount::unmount(&place, UnmountFlags::DETACH))?;
         for (tree, target) in opened {
             failed_at("attaching a tmpfs at", &target, move_to(tree.as_fd(), &target))?;
+        }
+        WRITABLE.iter().try_for_each(|dir| self.show_aside(Path::new(dir)))?;
+        let aside = self.inside(Path::new(ASIDE));
+        failed("unmounting a tmpfs", rustix::mount::unmount(&aside, UnmountFlags::DETACH))?;
+        failed_at("removing", &aside, fs::remove_dir(&aside))
+    }
+
+    /// Shows what was put together for a directory that can be written.
+    fn show_aside(&self, dir: &Path) -> Step {
+        let aside = self.inside(Path::new(ASIDE)).join(dir.strip_prefix("/").unwrap_or(dir));
+        let Ok(entries) = fs::read_dir(&aside) else { return Ok(()) };
+        for entry in entries.flatten() {
+            let source = entry.path();
+            let target = self.at.join(dir.strip_prefix("/").unwrap_or(dir)).join(entry.file_name());
+            let made = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => DirBuilder::new().mode(0o711).create(&target),
+                Ok(kind) if kind.is_symlink() => continue,
+                _ => fs::write(&target, ""),
+            };
+            failed_at("making", &target, made)?;
+            failed_at("showing", &target, attach(&source, &target, READ_ONLY, true))?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
@@ -61,7 +61,10 @@ pub fn launcher_entry() -> Option<i32> {
     }
     let number = std::env::args_os().nth(2).and_then(|number| number.to_str()?.parse().ok());
     match number.and_then(fork::adopt_packet_socket) {
-        Some(socket) => Some(launcher_main(socket)),
+        Some(socket) => {
+            fork::close_inherited(socket.as_raw_fd());
+            Some(launcher_main(socket))
+        }
         None => {
             eprintln!("{LAUNCHER_ARGUMENT} is internal: it needs the number of an inherited packet socket");
             Some(2)
@@ -98,7 +101,8 @@ pub fn launcher_main(socket: OwnedFd) -> i32 {
     let launcher = Launcher { socket, own, policy, isolation, workers: BTreeMap::new(), dead: Vec::new() };
     match launcher.serve() {
         Role::Done(code) => code,
-        Role::Worker { socket, worker, policy, newborn } => {
+        Role::Worker(new) => {
+            let NewWorker { socket, worker, policy, newborn } = *new;
             let _ = rustix::thread::set_name(c"evalmill-worker");
             let code = std::panic::catch_unwind(AssertUnwindSafe(|| {
                 super::inside::worker_main(socket, worker, policy, newborn)
@@ -112,7 +116,15 @@ pub fn launcher_main(socket: OwnedFd) -> i32 {
 /// What a process that came out of [`Launcher::serve`] is.
 enum Role {
     Done(i32),
-    Worker { socket: UnixStream, worker: u64, policy: WorkerPolicy, newborn: Option<Newborn> },
+    Worker(Box<NewWorker>),
+}
+
+/// A process that was just made to be a worker.
+struct NewWorker {
+    socket: UnixStream,
+    worker: u64,
+    policy: WorkerPolicy,
+    newborn: Option<Newborn>,
 }
 
 enum Handled {
@@ -187,7 +199,12 @@ impl Launcher {
             match self.handle() {
                 Handled::Yes => {}
                 Handled::Child(socket, worker, newborn) => {
-                    return Role::Worker { socket, worker, policy: self.policy, newborn };
+                    return Role::Worker(Box::new(NewWorker {
+                        socket,
+                        worker,
+                        policy: self.policy,
+                        newborn,
+                    }));
                 }
                 Handled::PeerGone => return Role::Done(self.end(0)),
                 Handled::Nonsense => return Role::Done(self.end(3)),

@@ -2,6 +2,7 @@
 //!
 //! After each box nothing that its programs did to them is left: no entry, no mode, no attribute.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -19,6 +20,8 @@ pub(super) struct Shared {
     dir: OwnedFd,
     mode: Mode,
     emptied: bool,
+    /// What was in it before the first box: places at which the host's trees are shown.
+    kept: Vec<CString>,
 }
 
 impl Shared {
@@ -27,7 +30,8 @@ impl Shared {
         let dir =
             rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let mode = mode_of(&dir)?;
-        Ok(Self { dir, mode, emptied })
+        let kept = wipe::names(dir.as_fd())?;
+        Ok(Self { dir, mode, emptied, kept })
     }
 
     /// Makes it as it was. Cheap where nothing was done to it.
@@ -40,8 +44,8 @@ impl Shared {
             rustix::fs::fchmod(&self.dir, self.mode)?;
         }
         self.remove_attributes()?;
-        if self.emptied && !wipe::is_empty(self.dir.as_fd(), ".")? {
-            wipe::wipe_contents(self.dir.as_fd(), None)?;
+        if self.emptied && !wipe::is_empty(self.dir.as_fd(), ".", &self.kept)? {
+            wipe::wipe_contents(self.dir.as_fd(), &self.kept)?;
         }
         Ok(())
     }
@@ -80,7 +84,7 @@ mod tests {
         shared.reset().unwrap();
         fs::create_dir_all(dir.path().join("a/b")).unwrap();
         fs::write(dir.path().join("a/c"), "x").unwrap();
-        fs::set_permissions(dir.path(), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o000)).unwrap();
         shared.reset().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o7777, 0o1777);
