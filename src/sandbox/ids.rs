@@ -17,6 +17,7 @@ use std::io;
 use rustix::process::{Gid, Pid, RawGid, RawUid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::missing::{Layer, Missing};
 use super::policy::{PROGRAM_ID, WORKER_ID};
 
 /// The first host id of workers: above every range that systemd or `subuid` gives away, below 2³¹.
@@ -45,6 +46,23 @@ impl Ids {
         let launcher = u64::try_from(launcher.as_raw_nonzero().get()).unwrap_or(0) % RANGES;
         let pair = launcher * PAIRS + worker % PAIRS;
         Self::Own { first: FIRST_HOST_ID + 2 * u32::try_from(pair).unwrap_or(0) }
+    }
+
+    /// Whether [`Ids::Single`] contains: not where the launcher is the host's root. Programs would be that
+    /// user, and files of `/proc` that only it may write ask for no capability.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn single() -> Result<Self, Missing> {
+        if rustix::process::geteuid().is_root()
+            && root_outside(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default())
+        {
+            return Err(Missing::said(
+                Layer::Ids,
+                "root without the right to give workers ids of their own (CAP_SETUID, CAP_SETGID)".to_owned(),
+            ));
+        }
+        Ok(Self::Single)
     }
 
     /// The user and group that a program has to become before it is executed.
@@ -111,6 +129,14 @@ impl Ids {
     }
 }
 
+/// Whether root of this user namespace is root outside of it, too; unless it is known, it is.
+fn root_outside(map: &str) -> bool {
+    let lines = map.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let mut outside =
+        lines.filter(|line| line.first() == Some(&"0")).filter_map(|line| line.get(1)?.parse::<u32>().ok());
+    outside.next().is_none_or(|outside| outside == 0)
+}
+
 /// Files are made, opened and removed as this user and group.
 fn set_file_ids(id: u32) -> io::Result<()> {
     // These answer the id before, also where they do nothing: asked again, that is the new one.
@@ -139,5 +165,11 @@ mod tests {
             }
         }
         assert_eq!(Ids::Single.program(), None);
+    }
+
+    #[test]
+    fn root_of_the_host_shares_its_id_with_nobody() {
+        assert!(root_outside("         0          0 4294967295\n") && root_outside(""));
+        assert!(!root_outside("         0       1000          1\n"));
     }
 }

@@ -128,6 +128,9 @@ fn remedy(layer: Layer, error: &io::Error, machine: &Machine) -> String {
         Layer::Namespaces if code == libc::ENOSPC => {
             "raise user.max_user_namespaces and the other user.max_*_namespaces".to_owned()
         }
+        Layer::Ids => {
+            "start evalmill as an ordinary user, or leave root its capabilities CAP_SETUID and CAP_SETGID".to_owned()
+        }
         Layer::Proc => {
             "the host's /proc must be there in full: nothing may be mounted over parts of it".to_owned()
         }

@@ -234,7 +234,18 @@ impl Root<'_> {
             let proc = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
             move_to(proc.as_fd(), &self.inside(Path::new("/proc")))
         };
-        mount().map_err(|error| Missing::new(Layer::Proc, "mounting /proc", &error.into()))
+        mount().map_err(|error| Missing::new(Layer::Proc, "mounting /proc", &error.into()))?;
+        // What is there for administrators is read-only whoever the program's user is.
+        for name in ["sys", "sysrq-trigger", "irq", "bus", "fs"] {
+            let path = self.inside(Path::new("/proc")).join(name);
+            match attach(&path, &path, READ_ONLY, false) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Missing::new(Layer::Proc, &format!("making /proc/{name} read-only"), &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 

@@ -75,7 +75,7 @@ impl Isolation {
                 }
                 Some(Err(one)) => {
                     let of_ids = matches!(one.layer, Layer::Ids | Layer::Privileges);
-                    missing = vec![one];
+                    missing.push(one);
                     if !of_ids {
                         break;
                     }
@@ -107,7 +107,7 @@ impl Walls {
             said: format!("{what}: {error}"),
             remedy: "look at the limits of open files and memory".to_owned(),
         };
-        let ids = if self.own_ids { Ids::own(own, worker) } else { Ids::Single };
+        let ids = if self.own_ids { Ids::own(own, worker) } else { Ids::single()? };
         let (ours, theirs) = packet::pair().map_err(|error| process("a socket", error))?;
         let Some(born) = self.plan.birth(ids)? else {
             return Ok(Err(Newborn { plan: self.plan.clone(), ids, control: theirs }));

@@ -162,6 +162,7 @@ for path in ['/usr', '/bin/ls', '/etc', '/']:
     except OSError:
         continue
     raise SystemExit('moved: ' + path)
+os.makedirs(os.path.dirname(HOST), exist_ok=True)
 open(HOST + '.new', 'w').write('in a /tmp of its own')
 for target in ['/dev/null', '/dev/zero', '/dev/full', '/dev/urandom']:
     open(target, 'rb').close()
@@ -607,28 +608,47 @@ fn what_cannot_be_had_is_said_with_the_remedy() {
     }
 }
 
+/// `run` by the root of a user namespace that has one id only: that of whoever makes it.
+fn root_with_one_id(who: Who) -> (Option<i32>, String, String) {
+    let (scratch, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for dir in [&scratch, &dir] {
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let input = dir.path().join("in.jsonl");
+    let row = python("import os; assert os.getuid() == 1000; assert not os.path.exists('/root')");
+    std::fs::write(&input, row.to_string()).unwrap();
+    let mut command = Command::new("unshare");
+    if who == Who::Nobody && rustix::process::geteuid().is_root() {
+        command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "unshare"]);
+    }
+    let output = command
+        .args(["--user", "--map-root-user", env!("CARGO_BIN_EXE_evalmill"), "run", input.to_str().unwrap()])
+        .env("EXEC_TMP_DIR", scratch.path())
+        .env("EVALMILL__SANDBOX__TIER", "namespaces")
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
 #[test]
 fn root_with_one_id_only_is_an_ordinary_user() {
-    let scratch = tempfile::tempdir().unwrap();
-    let row = python("import os; assert os.getuid() == 1000; assert not os.path.exists('/root')");
-    let dir = tempfile::tempdir().unwrap();
-    let input = dir.path().join("in.jsonl");
-    std::fs::write(&input, row.to_string()).unwrap();
-    let script = format!(
-        "EXEC_TMP_DIR={} EVALMILL__SANDBOX__TIER=namespaces exec {} run {}",
-        scratch.path().display(),
-        env!("CARGO_BIN_EXE_evalmill"),
-        input.display()
-    );
-    let output =
-        Command::new("unshare").args(["--user", "--map-root-user", "sh", "-c", &script]).output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{stderr}");
-    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(
-        (&result["verdict"], &result["worker"]["tier"]),
-        (&json!("passed"), &json!("namespaces")),
-        "{}\n{stderr}",
-        told(&result)
-    );
+    let (code, stdout, stderr) = root_with_one_id(Who::Nobody);
+    assert_eq!(code, Some(0), "{stderr}");
+    let result: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(result["verdict"], "passed", "{}\n{stderr}", told(&result));
+    assert_eq!(result["worker"]["tier"], "namespaces");
+}
+
+#[test]
+fn programs_are_never_the_hosts_root() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: it takes the host's root");
+        return;
+    }
+    // The one id of that namespace is the host's root.
+    let (code, stdout, stderr) = root_with_one_id(Who::Tester);
+    assert_eq!((code, &*stdout), (Some(69), ""), "{stderr}");
+    assert!(stderr.contains("CAP_SETUID"), "{stderr}");
 }

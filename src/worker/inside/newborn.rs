@@ -71,9 +71,11 @@ impl Newborn {
     fn enter(&self, policy: WorkerPolicy) -> Result<Settled, Missing> {
         let entered = self.plan.enter(self.ids, &policy.scratch_dir)?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        let interpreter = self.plan.trees.interpreter.clone();
         let policy = WorkerPolicy {
             scratch_dir: PathBuf::from(BOX_DIR),
-            interpreter: self.plan.trees.interpreter.clone(),
+            path: path_with(&policy, &interpreter),
+            interpreter,
             sandbox: None,
             ..policy
         };
@@ -94,6 +96,20 @@ impl Newborn {
         self.plan.seal()?;
         Ok(Settled { home, spawner, shared })
     }
+}
+
+/// `PATH` with the directory of the interpreter as it is inside, where a shim was named.
+fn path_with(policy: &WorkerPolicy, interpreter: &Path) -> String {
+    let (Some(named), Some(real)) = (policy.interpreter.parent(), interpreter.parent()) else {
+        return policy.path.clone();
+    };
+    let real = real.to_string_lossy();
+    policy
+        .path
+        .split(':')
+        .map(|dir| if Path::new(dir) == named { &*real } else { dir })
+        .collect::<Vec<_>>()
+        .join(":")
 }
 
 fn run_interpreter(settled: Settled) -> Result<(), Missing> {
