@@ -71,6 +71,14 @@ impl Ids {
         matches!(self, Self::Own { .. }).then_some(PROGRAM_ID)
     }
 
+    /// Whether the kernel counts the processes of programs apart from everybody else's: by their own id, or since
+    /// Linux 5.14 by their user namespace.
+    #[must_use]
+    pub fn counts_processes(self) -> bool {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        matches!(self, Self::Own { .. }) || is_at_least(&release, 5, 14)
+    }
+
     /// Gives the child its ids; from its parent.
     ///
     /// # Errors
@@ -129,6 +137,12 @@ impl Ids {
     }
 }
 
+/// Whether a kernel release is this one or newer.
+fn is_at_least(release: &str, major: u32, minor: u32) -> bool {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// Whether root of this user namespace is root outside of it, too; unless it is known, it is.
 fn root_outside(map: &str) -> bool {
     let lines = map.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
@@ -165,6 +179,15 @@ mod tests {
             }
         }
         assert_eq!(Ids::Single.program(), None);
+    }
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        for (release, newer) in
+            [("6.1.0-18-amd64", true), ("5.14", true), ("5.4.0", false), ("5.13.99-x", false), ("", false)]
+        {
+            assert_eq!(is_at_least(release, 5, 14), newer, "{release}");
+        }
     }
 
     #[test]

@@ -336,6 +336,37 @@ fn hostile(#[values(Who::Tester, Who::Nobody)] who: Who, #[case] source: &str) {
     assert!(!secret.path().with_extension("new").exists());
 }
 
+/// Limits that a program runs into: the verdict says so, and the next program notices nothing. Whether the worker
+/// was replaced meanwhile is not the next one's concern.
+#[rstest]
+#[case::fork_bomb("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", "process_limit")]
+#[case::fork_bomb_of_sessions(
+    "import os\nwhile True:\n  try:\n    if os.fork() == 0: os.setsid()\n  except OSError: pass",
+    "process_limit"
+)]
+#[case::thread_bomb(
+    "import threading, time\nwhile True:\n  try: threading.Thread(target=time.sleep, args=(60,)).start()\n  except RuntimeError: time.sleep(0.1)",
+    "process_limit"
+)]
+#[case::memory("x = []\nwhile True: x.append(bytearray(b'x' * (1 << 20)))", "memory_limit")]
+#[case::memory_of_one_that_hides(
+    "import ctypes\nctypes.CDLL(None).prctl(4, 0)\nx = []\nwhile True: x.append(bytearray(b'x' * (1 << 20)))",
+    "memory_limit"
+)]
+#[case::deep_directories_to_the_last_inode(
+    "import os\nwhile True:\n  try:\n    os.mkdir('d'); os.chdir('d')\n  except OSError: os._exit(7)",
+    "exited"
+)]
+#[case::stopped("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "wall_limit")]
+fn limits(#[values(Who::Tester, Who::Nobody)] who: Who, #[case] source: &str, #[case] termination: &str) {
+    let mut hostile = python(source);
+    hostile["limits"] = json!({"timeout": 3, "memory_mb": 200});
+    let (results, stderr) = run(who, &[hostile, python(CLEAN)], &[]);
+    let command = &results[0]["executions"][0]["command_results"][0];
+    assert_eq!(command["termination"], termination, "{}\n{stderr}", told(&results[0]));
+    assert_eq!(results[1]["verdict"], "passed", "{}\n{stderr}", told(&results[1]));
+}
+
 #[rstest]
 fn loopback_works_and_its_port_is_free_for_the_next(#[values(Who::Tester, Who::Nobody)] who: Who) {
     let source = "

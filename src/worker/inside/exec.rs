@@ -41,7 +41,7 @@ pub(super) struct Image<'a> {
     pub(super) envp: Strings,
     /// Working directory.
     pub(super) dir: CString,
-    pub(super) limits: [(Resource, Rlimit); 4],
+    pub(super) limits: Vec<(Resource, Rlimit)>,
     /// The program's ends of standard input, output and error; above [`WITNESS_FD`].
     pub(super) stdio: [RawFd; 3],
     /// Becomes [`WITNESS_FD`]; above it.

@@ -10,7 +10,7 @@ use super::box_dir::Home;
 use super::command::{self, Outcome};
 use super::reap;
 use super::shared::{EMPTIED, Shared};
-use super::spawn::Spawner;
+use super::spawn::{Confined, Spawner};
 use crate::sandbox::{BOX_DIR, Ids, Layer, Missing, Plan};
 use crate::worker::packet;
 use crate::worker::protocol::{Ended, Run, RunLimits, WorkerPolicy};
@@ -79,7 +79,8 @@ impl Newborn {
             sandbox: None,
             ..policy
         };
-        let spawner = Spawner::new(policy, entered.clear_refs, self.ids.program());
+        let confined = Confined { identity: self.ids.program(), counted: self.ids.counts_processes() };
+        let spawner = Spawner::new(policy, entered.clear_refs, Some(confined));
         reap::reset_fault_handlers();
         let dirs = || -> std::io::Result<_> {
             let mut shared = vec![Shared::new(Path::new(BOX_DIR), false)?];
