@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Engine, EngineError, EngineOptions};
-use crate::config::Settings;
+use crate::config::{Settings, Tier};
 use crate::metrics::Window;
 use crate::pipeline::{Framing, Pipeline, Processed};
 use crate::service::{self, Disposition, Flow, FlowEnd, FlowError, FlowSettings, RetryRule, timings_key};
@@ -98,7 +98,10 @@ pub async fn serve(
         max_result_bytes: Some((settings.rabbitmq.max_message_mb as usize) << 20),
     };
     let engine = Engine::start(settings, options).await?;
-    tracing::info!("{}", engine.notice());
+    match engine.tier() {
+        Tier::None => tracing::warn!("{}", engine.notice()),
+        _ => tracing::info!("{}", engine.notice()),
+    }
     let broker = Broker { settings: settings.rabbitmq.clone(), instance: engine.instance().to_owned() };
     if let Err(error) = broker.uri().await {
         engine.shutdown().await;

@@ -14,8 +14,15 @@
 //! in it. What cannot be had is a [`Missing`] with what the system said and the remedy; below
 //! `sandbox.require` that is an error of start, and nothing is skipped silently.
 //!
-//! What this does not do: limits by cgroups (tier `full`) and Landlock (tier `process`), neither of which is
-//! made yet; hide how busy the machine is; keep the host's kernel from its own defects.
+//! What this does not do:
+//! - limits by cgroups (tier `full`) and Landlock (tier `process`), neither of which is made yet;
+//! - count what is written to the tmpfs as a program's memory: its size is limited instead;
+//! - hide how busy the machine is, the names of the host's devices in `/proc/self/mountinfo`, or locks and
+//!   watches that programs of several workers put on files of a tree that both see;
+//! - drop the supplementary groups of an ordinary user: the kernel does not allow it. No file that
+//!   they could open is shown;
+//! - with `sandbox.network`, keep programs from the host's loopback services and abstract sockets;
+//! - keep the host's kernel from its own defects.
 
 mod birth;
 mod bpf;
@@ -28,6 +35,8 @@ mod policy;
 mod root;
 mod seccomp;
 mod trees;
+
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -56,6 +65,12 @@ pub enum TierError {
         setting: &'static str,
         /// The tier.
         asked: Tier,
+    },
+    /// A bind is not there: a slip, and no reason to run with less isolation.
+    #[error("sandbox.binds: {} does not exist here: make it, or take it out of the list", path.display())]
+    Bind {
+        /// The path.
+        path: PathBuf,
     },
     /// This machine does not give it.
     #[error(
@@ -96,9 +111,13 @@ pub fn wanted(settings: &Sandbox) -> Result<Option<Policy>, TierError> {
     if settings.tier == TierChoice::None {
         return Ok(None);
     }
+    let binds: Vec<PathBuf> = settings.binds.iter().map(Into::into).collect();
+    if let Some(path) = binds.iter().find(|path| !path.exists()) {
+        return Err(TierError::Bind { path: path.clone() });
+    }
     Ok(Some(Policy {
         choice: settings.tier,
-        binds: settings.binds.iter().map(Into::into).collect(),
+        binds,
         disk_bytes: settings.disk_mb << 20,
         disk_inodes: settings.disk_inodes,
         network: settings.network,
@@ -163,6 +182,9 @@ mod tests {
         assert!(wanted(&sandbox).unwrap_err().to_string().contains("sandbox.tier"));
         sandbox.tier = TierChoice::None;
         assert_eq!(wanted(&sandbox), Ok(None));
+        sandbox =
+            crate::config::Sandbox { binds: vec!["/no/such/tree".into()], ..Settings::default().sandbox };
+        assert!(wanted(&sandbox).unwrap_err().to_string().contains("sandbox.binds: /no/such/tree"));
     }
 
     #[test]

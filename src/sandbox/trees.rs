@@ -53,20 +53,13 @@ impl Trees {
     /// Finds everything.
     ///
     /// # Errors
-    /// The interpreter does not answer, or a path of the settings is not there.
+    /// The interpreter does not answer.
     pub fn find(policy: &Policy, interpreter: &Path, path: &str) -> Result<Self, Missing> {
         let mut trees = Self::default();
         for tree in SYSTEM_TREES {
             trees.add(Path::new(tree));
         }
-        for bind in &policy.binds {
-            if !bind.exists() {
-                let said = format!("sandbox.binds: {} does not exist", bind.display());
-                let remedy = "make it, or take it out of sandbox.binds".to_owned();
-                return Err(Missing { layer: Layer::Root, said, remedy });
-            }
-            trees.add(bind);
-        }
+        policy.binds.iter().for_each(|bind| trees.add(bind));
         let answer = ask(interpreter, path).map_err(|error| {
             Missing::new(Layer::Interpreter, &format!("{} cannot be asked", interpreter.display()), &error)
         })?;
