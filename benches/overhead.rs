@@ -15,6 +15,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
+use evalmill::config::TierChoice;
+use evalmill::sandbox::Policy;
 use evalmill::worker::protocol::{Close, Ended, Open, Run, RunLimits, WorkerPolicy};
 use evalmill::worker::{PoolSettings, WorkerPool};
 use tempfile::TempDir;
@@ -66,6 +68,19 @@ fn bare(program: &Path) {
     assert!(Command::new(program).status().unwrap().success());
 }
 
+/// The tier `EVALMILL_BENCH_TIER` names: none (the default) or namespaces.
+fn sandbox(program: &Path) -> Option<Policy> {
+    let tier = std::env::var("EVALMILL_BENCH_TIER").unwrap_or_else(|_| "none".to_owned());
+    assert!(matches!(&*tier, "none" | "namespaces"), "EVALMILL_BENCH_TIER={tier}: none or namespaces");
+    (tier == "namespaces").then(|| Policy {
+        choice: TierChoice::Namespaces,
+        binds: vec![program.to_path_buf()],
+        disk_bytes: 256 << 20,
+        disk_inodes: 10_000,
+        network: false,
+    })
+}
+
 /// A pool with one worker, so that executables run one after another as the bare ones do.
 struct Bench {
     runtime: Runtime,
@@ -91,9 +106,11 @@ impl Bench {
                 interpreter: PathBuf::from("/usr/bin/python3"),
                 path: "/usr/bin:/bin".to_owned(),
                 environment: Vec::new(),
+                sandbox: sandbox(program),
             },
         };
         let pool = runtime.block_on(WorkerPool::start(settings, &tracker)).unwrap();
+        println!("isolation tier {}: {:?}", pool.tier().name(), pool.missing());
         let run = Run {
             argv: vec![program.to_str().unwrap().to_owned()],
             stdin: Vec::new(),

@@ -12,7 +12,7 @@ use crate::config::{self, Settings, Tier};
 use crate::executor::{ExecutorSettings, PoolExecutor};
 use crate::pipeline::{Framing, Keep, LimitSettings, Pipeline, PipelineSettings};
 use crate::processors::{ProblemsError, ProcessorSettings, Registry, UnknownProcessor};
-use crate::sandbox::{self, TierError};
+use crate::sandbox::{self, Policy, TierError};
 use crate::service::FlowSettings;
 use crate::util::ceiling::Ceiling;
 use crate::worker::protocol::{RunLimits, WorkerPolicy};
@@ -75,7 +75,7 @@ pub struct Engine {
     pool: WorkerPool,
     tracker: TaskTracker,
     pipeline: Arc<Pipeline<PoolExecutor>>,
-    tier: Tier,
+    notice: String,
     scratch: TempDir,
 }
 
@@ -100,7 +100,7 @@ impl Engine {
         options: EngineOptions,
         registry: Registry,
     ) -> Result<Self, EngineError> {
-        let tier = sandbox::reach(&settings.sandbox)?;
+        let wanted = sandbox::wanted(&settings.sandbox)?;
         let interpreter = settings.interpreter()?;
         let keep = Keep::new(directory(&settings.debug.dir), directory(&settings.debug.error_dir))
             .map_err(EngineError::Keep)?;
@@ -109,9 +109,14 @@ impl Engine {
             .prefix("evalmill-")
             .tempdir_in(&base)
             .map_err(|source| EngineError::Scratch { dir: base, source })?;
-        let policy = policy(settings, interpreter, scratch.path().to_path_buf());
+        let policy = policy(settings, interpreter, scratch.path().to_path_buf(), wanted);
         let tracker = TaskTracker::new();
         let pool = WorkerPool::start(pool_settings(settings, policy), &tracker).await?;
+        if let Err(error) = sandbox::suffices(&settings.sandbox, pool.tier(), pool.missing()) {
+            pool.shutdown().await;
+            return Err(error.into());
+        }
+        let notice = sandbox::notice(pool.tier(), settings.sandbox.network, pool.missing());
         let executor = PoolExecutor::new(pool.clone(), executor_settings(settings));
         let cap = settings.max_execute_at_once().unwrap_or(usize::MAX);
         let pipeline = Pipeline::new(
@@ -127,11 +132,12 @@ impl Engine {
                 max_wait: options.max_wait,
                 max_result_bytes: options.max_result_bytes,
                 instance: instance(),
-                tier: tier.name().to_owned(),
+                tier: pool.tier().name().to_owned(),
+                missing: pool.missing().iter().map(|missing| missing.layer.name().to_owned()).collect(),
                 keep,
             },
         );
-        Ok(Self { pool, tracker, pipeline: Arc::new(pipeline), tier, scratch })
+        Ok(Self { pool, tracker, pipeline: Arc::new(pipeline), notice, scratch })
     }
 
     /// The stages.
@@ -151,7 +157,13 @@ impl Engine {
     /// The isolation tier in force.
     #[must_use]
     pub fn tier(&self) -> Tier {
-        self.tier
+        self.pool.tier()
+    }
+
+    /// The isolation tier in words, and what keeps it from being stronger.
+    #[must_use]
+    pub fn notice(&self) -> &str {
+        &self.notice
     }
 
     /// Who makes the results: `<host>/<process id>`.
@@ -214,7 +226,12 @@ pub(super) fn instance() -> String {
     format!("{host}/{}", std::process::id())
 }
 
-fn policy(settings: &Settings, interpreter: PathBuf, scratch_dir: PathBuf) -> WorkerPolicy {
+fn policy(
+    settings: &Settings,
+    interpreter: PathBuf,
+    scratch_dir: PathBuf,
+    sandbox: Option<Policy>,
+) -> WorkerPolicy {
     const SYSTEM: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
     let own = interpreter.parent().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default();
     let mut dirs = SYSTEM.to_vec();
@@ -230,7 +247,7 @@ fn policy(settings: &Settings, interpreter: PathBuf, scratch_dir: PathBuf) -> Wo
         settings.environment.pass.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
     environment.extend(passed);
     environment.extend(settings.environment.set.iter().map(|(name, value)| (name.clone(), value.clone())));
-    WorkerPolicy { scratch_dir, interpreter, path, environment }
+    WorkerPolicy { scratch_dir, interpreter, path, environment, sandbox }
 }
 
 fn pool_settings(settings: &Settings, policy: WorkerPolicy) -> PoolSettings {

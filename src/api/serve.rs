@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::client::broker;
 use super::{Engine, EngineError, EngineOptions};
-use crate::config::Settings;
+use crate::config::{Settings, Tier};
 use crate::metrics::Window;
 use crate::pipeline::{Framing, Pipeline};
 use crate::service::{
@@ -113,6 +113,10 @@ pub(super) async fn serve_measured(
         max_result_bytes: Some(broker.max_message_bytes.clone()),
     };
     let engine = Engine::start(settings, options).await?;
+    match engine.tier() {
+        Tier::None => tracing::warn!("{}", engine.notice()),
+        _ => tracing::info!("{}", engine.notice()),
+    }
     if let Err(error) = broker.usable().await {
         engine.shutdown().await;
         return Err(error.into());

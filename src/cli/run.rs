@@ -18,7 +18,6 @@ use crate::config::{Override, Settings, Sources, load};
 use crate::metrics::Summary;
 use crate::model::{StageTimings, Verdict};
 use crate::pipeline::Framing;
-use crate::sandbox::notice;
 use crate::service::{self, Flow, FlowEnd, FlowError, Settled};
 use crate::telemetry::{say, start_logging};
 use crate::transport::{
@@ -95,7 +94,7 @@ async fn with_engine(
     }
     let mut summary = Summary::new(engine.instance());
     let (mut sink, done) = open_output(args, &mut summary)?;
-    say(&format!("evalmill: {}\n", notice(engine.tier())));
+    say(&format!("evalmill: {}\n", engine.notice()));
     let (draining, forced) = (CancellationToken::new(), CancellationToken::new());
     let signals = Signals::listen(draining.clone(), forced.clone())?;
     let kind = if args.no_progress { ProgressKind::Off } else { ProgressKind::Auto };

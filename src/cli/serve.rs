@@ -13,9 +13,7 @@ use super::run::runtime;
 use super::signals::Signals;
 use crate::api::serve as serve_settings;
 use crate::config::Override;
-use crate::sandbox::{notice, reach};
 use crate::service::FlowEnd;
-use crate::telemetry::say;
 
 /// Serves until it is told to stop.
 ///
@@ -27,16 +25,12 @@ pub(super) fn serve(file: Option<PathBuf>, args: &ServeArgs) -> Result<(), Failu
     let settings = client::settings(file, workers.into_iter().collect())?;
     let runtime = runtime(settings.num_workers())
         .map_err(|error| Failure::Io(format!("no runtime can be started: {error}")))?;
-    let tier = reach(&settings.sandbox).ok();
     // A task of its own, so that everything is done on the runtime's threads: the flow and what it
     // waits for wake each other for each message.
     let service = TaskTracker::new().spawn_on(
         async move {
             let (draining, forced) = (CancellationToken::new(), CancellationToken::new());
             let signals = Signals::listen(draining.clone(), forced.clone())?;
-            if let Some(tier) = tier {
-                say(&format!("evalmill: {}\n", notice(tier)));
-            }
             let end = serve_settings(&settings, draining, forced).await;
             let signal = signals.stop().await;
             Ok::<_, Failure>((end?, signal))

@@ -29,6 +29,8 @@ impl Kind {
             Self::Echo => "must be \"all\", \"none\" or a list of field names".into(),
             Self::VariableNames => "must be a list of names of environment variables".into(),
             Self::Names => "must be a list of names of lower-case letters, digits and underscores".into(),
+            Self::Switch => "must be true or false".into(),
+            Self::AbsolutePaths => "must be a list of absolute paths".into(),
             Self::Variables => "must be a table from names of environment variables to text".into(),
         }
     }
@@ -43,7 +45,8 @@ impl Kind {
         match self {
             Self::Whole(..) | Self::Cap(_) => text.trim().parse().map_or_else(|_| as_is(), ValueKind::I64),
             Self::Number(..) => text.trim().parse().map_or_else(|_| as_is(), ValueKind::Float),
-            Self::VariableNames | Self::Names => list(),
+            Self::VariableNames | Self::Names | Self::AbsolutePaths => list(),
+            Self::Switch => text.trim().parse().map_or_else(|_| as_is(), ValueKind::Boolean),
             Self::Echo if !matches!(text, "all" | "none") => list(),
             _ => as_is(),
         }
@@ -62,6 +65,8 @@ impl Kind {
             (Self::Number(min, max), ValueKind::Float(n)) => (min..=max).contains(n).then(|| json!(n)),
             (Self::Echo, ValueKind::Array(items)) => texts(items, is_text),
             (Self::VariableNames, ValueKind::Array(items)) => texts(items, is_variable_name),
+            (Self::AbsolutePaths, ValueKind::Array(items)) => texts(items, is_absolute),
+            (Self::Switch, ValueKind::Boolean(value)) => Some(json!(value)),
             (Self::Names, ValueKind::Array(items)) if !items.is_empty() => texts(items, is_name),
             (_, ValueKind::String(text)) => (is_text(text) && self.accepts_text(text)).then(|| json!(text)),
             _ => None,
@@ -89,6 +94,10 @@ impl Kind {
 
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+fn is_absolute(text: &str) -> bool {
+    text.starts_with('/') && is_text(text)
 }
 
 /// Text that can be given to the system: no NUL, and no sign that it was not Unicode.

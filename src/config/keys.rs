@@ -31,6 +31,10 @@ pub(super) enum Kind {
     Variables,
     /// A list of one or more lower-case names.
     Names,
+    /// `true` or `false`.
+    Switch,
+    /// A list of absolute paths.
+    AbsolutePaths,
 }
 
 /// One key.
@@ -86,6 +90,10 @@ pub(super) const KEYS: &[Key] = &[
     key("python.hash_seed", Kind::HashSeed, "\"0\" or \"random\", in quotes"),
     key("sandbox.tier", Kind::OneOf(&["auto", "full", "namespaces", "process", "none"]), "\"auto\""),
     key("sandbox.require", Kind::OneOf(&["full", "namespaces", "process", "none"]), "\"none\""),
+    key("sandbox.binds", Kind::AbsolutePaths, "[\"/opt/toolchain\"]"),
+    key("sandbox.network", Kind::Switch, "false"),
+    key("sandbox.disk_mb", Kind::Whole(1, TEBIBYTE_IN_MB), "256"),
+    key("sandbox.disk_inodes", Kind::Whole(100, 1_000_000_000), "10000"),
     key("pipeline.default_preprocessor", Kind::Name, "\"executable\""),
     key("pipeline.max_unsettled", Kind::Whole(1, 1024), "1024"),
     key("pipeline.max_unsettled_mb", Kind::Whole(1, TEBIBYTE_IN_MB), "256"),

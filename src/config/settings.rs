@@ -141,6 +141,14 @@ section! {
         tier: TierChoice = TierChoice::Auto,
         /// The weakest tier to start with.
         require: Tier = Tier::None,
+        /// Files and directories shown read-only in boxes, beside the system's and the interpreter's.
+        binds: Vec<String> = Vec::<String>::new(),
+        /// Whether boxes have the host's network.
+        network: bool = false,
+        /// Mebibytes that all files of a box may hold together.
+        disk_mb: u64 = 256u64,
+        /// Files and directories that a box may hold.
+        disk_inodes: u64 = 10_000u64,
     }
 }
 

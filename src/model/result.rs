@@ -240,6 +240,9 @@ pub struct WorkerStamp {
     pub version: String,
     /// The sandbox tier in force.
     pub tier: String,
+    /// Isolation layers that were tried or wanted and are missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     /// A wall limit was extended because the machine was busy.
     pub contended: bool,
 }

@@ -43,6 +43,8 @@ pub struct PipelineSettings {
     pub instance: String,
     /// The sandbox tier in force.
     pub tier: String,
+    /// Names of the isolation layers that are missing.
+    pub missing: Vec<String>,
     /// What is kept for people.
     pub keep: Keep,
 }
@@ -381,6 +383,7 @@ impl<E: Execute> Pipeline<E> {
                 instance: self.settings.instance.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 tier: self.settings.tier.clone(),
+                missing: self.settings.missing.clone(),
                 contended: ending.contended,
             },
         };

@@ -1,66 +1,205 @@
-//! Isolation: which tier is in force, and what it does not cover.
+//! Isolation: what a program may see and do, and how that is brought about.
 //!
-//! So far one tier exists, [`Tier::None`]: sessions, resource limits and timeouts, and no
-//! containment. What runs can read and write whatever the service's user can. A setting that asks
-//! for more is refused at start: nothing is skipped silently.
+//! Policy is apart from mechanism. [`Policy`] says what is allowed, [`Trees`] finds what has to be shown for
+//! it; each mechanism is one small file: namespaces (`birth`), ids and capabilities (`ids`), the private root
+//! (`root`, `mount_attr`), the network (`net`), the filter of system calls (`seccomp`, `bpf`).
+//! [`Plan`] puts them in order. All of it is done once for each worker; commands inherit it.
+//!
+//! | tier | what is guaranteed |
+//! |---|---|
+//! | `namespaces` | a program reaches nothing of the host but read-only trees that hold no secret; what it leaves dies with its box; limits of its tree are sampled |
+//! | `none` | nothing: sessions, resource limits and timeouts |
+//!
+//! Which tier can be had is tried, not looked up: the launcher makes a throw-away worker and runs the interpreter
+//! in it. What cannot be had is a [`Missing`] with what the system said and the remedy; below
+//! `sandbox.require` that is an error of start, and nothing is skipped silently.
+//!
+//! What this does not do:
+//! - limits by cgroups (tier `full`) and Landlock (tier `process`), neither of which is made yet;
+//! - count what is written to the tmpfs as a program's memory: its size is limited instead;
+//! - hide how busy the machine is, the names of the host's devices in `/proc/self/mountinfo`, or locks and
+//!   watches that programs of several workers put on files of a tree that both see;
+//! - drop the supplementary groups of an ordinary user: the kernel does not allow it. No file that
+//!   they could open is shown;
+//! - with `sandbox.network`, keep programs from the host's loopback services and abstract sockets;
+//! - keep the host's kernel from its own defects.
+
+mod birth;
+mod bpf;
+mod enter;
+mod ids;
+mod missing;
+mod mount_attr;
+mod net;
+mod policy;
+mod root;
+mod seccomp;
+mod trees;
+
+use std::path::PathBuf;
 
 pub mod cgroup;
 
 use thiserror::Error;
 
-use crate::config::{Sandbox, Tier};
+use crate::config::{Sandbox, Tier, TierChoice};
 
-/// The strongest tier that can be reached so far.
-const REACHED: Tier = Tier::None;
+pub use birth::Born;
+pub use enter::{Entered, Plan};
+pub use ids::Ids;
+pub use missing::{Layer, Missing};
+pub use policy::{BOX_DIR, PROGRAM_ID, Policy};
+pub use trees::Trees;
+
+/// The strongest tier that this version makes.
+const STRONGEST: Tier = Tier::Namespaces;
 
 /// A tier that is asked for cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{setting} asks for isolation tier \"{asked}\", and \"{reached}\" is the only one that this version has: set it to \"{reached}\" and run untrusted code in a container or a throw-away machine", reached = REACHED.name())]
-pub struct TierError {
-    /// The setting.
-    pub setting: &'static str,
-    /// The tier's name.
-    pub asked: &'static str,
+pub enum TierError {
+    /// It does not exist yet.
+    #[error(
+        "{setting} asks for isolation tier \"{}\", which this version does not have: \"{}\" is its strongest, and \"none\" the other one",
+        asked.name(), STRONGEST.name()
+    )]
+    Unknown {
+        /// The setting.
+        setting: &'static str,
+        /// The tier.
+        asked: Tier,
+    },
+    /// A bind is not there: a slip, and no reason to run with less isolation.
+    #[error("sandbox.binds: {} does not exist here: make it, or take it out of the list", path.display())]
+    Bind {
+        /// The path.
+        path: PathBuf,
+    },
+    /// This machine does not give it.
+    #[error(
+        "{setting} asks for isolation tier \"{}\", and this machine gives \"{}\". Missing: {}. Or set {setting} to \"{}\" and run untrusted code on a throw-away machine only",
+        asked.name(), reached.name(), list(missing), reached.name()
+    )]
+    Missing {
+        /// The setting.
+        setting: &'static str,
+        /// The tier.
+        asked: Tier,
+        /// What can be had.
+        reached: Tier,
+        /// What keeps it from being more.
+        missing: Vec<Missing>,
+    },
 }
 
-/// The tier that will be in force.
+fn list(missing: &[Missing]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(". ")
+}
+
+/// What is asked for, or the reason why it is known before anything is tried that it cannot be had.
 ///
 /// # Errors
-/// A tier is asked for, or required, that cannot be reached.
-pub fn reach(settings: &Sandbox) -> Result<Tier, TierError> {
+/// A tier that this version does not make.
+pub fn wanted(settings: &Sandbox) -> Result<Option<Policy>, TierError> {
     let asked = [("sandbox.tier", settings.tier.tier()), ("sandbox.require", Some(settings.require))];
     for (setting, tier) in asked {
-        if let Some(tier) = tier.filter(|&tier| tier > REACHED) {
-            return Err(TierError { setting, asked: tier.name() });
+        match tier {
+            Some(asked) if asked > STRONGEST => return Err(TierError::Unknown { setting, asked }),
+            _ => {}
         }
     }
-    Ok(REACHED)
+    if settings.tier == TierChoice::Process {
+        return Err(TierError::Unknown { setting: "sandbox.tier", asked: Tier::Process });
+    }
+    if settings.tier == TierChoice::None {
+        return Ok(None);
+    }
+    let binds: Vec<PathBuf> = settings.binds.iter().map(Into::into).collect();
+    if let Some(path) = binds.iter().find(|path| !path.exists()) {
+        return Err(TierError::Bind { path: path.clone() });
+    }
+    Ok(Some(Policy {
+        choice: settings.tier,
+        binds,
+        disk_bytes: settings.disk_mb << 20,
+        disk_inodes: settings.disk_inodes,
+        network: settings.network,
+    }))
+}
+
+/// Whether what was reached is enough.
+///
+/// # Errors
+/// It is not; the error says what is missing and how to get it.
+pub fn suffices(settings: &Sandbox, reached: Tier, missing: &[Missing]) -> Result<(), TierError> {
+    let asked = [("sandbox.tier", settings.tier.tier()), ("sandbox.require", Some(settings.require))];
+    for (setting, asked) in asked {
+        if let Some(asked) = asked.filter(|asked| *asked > reached) {
+            return Err(TierError::Missing { setting, asked, reached, missing: missing.to_vec() });
+        }
+    }
+    Ok(())
+}
+
+/// What a tier does not have that the strongest has.
+#[must_use]
+pub fn beyond(tier: Tier) -> Option<Missing> {
+    (tier == Tier::Namespaces)
+        .then(|| Missing::said(Layer::Cgroup, "this version makes no cgroups".to_owned()))
 }
 
 /// What a person is told once at start, in one line.
 #[must_use]
-pub fn notice(tier: Tier) -> String {
-    format!(
-        "isolation tier \"{}\": programs run with this user's rights; time, memory, output and processes are \
-         limited, files and network are not contained",
-        tier.name()
-    )
+pub fn notice(tier: Tier, network: bool, missing: &[Missing]) -> String {
+    let name = tier.name();
+    if tier >= Tier::Namespaces {
+        let network = if network { "the host's network" } else { "no network" };
+        return format!(
+            "isolation tier \"{name}\": programs see read-only system files, their own box and processes, and {network}"
+        );
+    }
+    let mut text = format!(
+        "isolation tier \"{name}\": programs run with this user's rights; time, memory, output and processes are \
+         limited, files and network are not contained"
+    );
+    if let Some(missing) = missing.first() {
+        text.push_str(&format!(" (missing {missing})"));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Settings, TierChoice};
+    use crate::config::Settings;
 
     #[test]
     fn more_than_there_is_is_refused_by_name() {
         let mut sandbox = Settings::default().sandbox;
-        assert_eq!(reach(&sandbox), Ok(Tier::None));
-        sandbox.require = Tier::Process;
-        let error = reach(&sandbox).unwrap_err().to_string();
-        assert!(error.contains("sandbox.require") && error.contains("\"process\""), "{error}");
+        assert!(wanted(&sandbox).unwrap().is_some());
+        sandbox.require = Tier::Full;
+        let error = wanted(&sandbox).unwrap_err().to_string();
+        assert!(error.contains("sandbox.require") && error.contains("\"full\""), "{error}");
         sandbox.require = Tier::None;
-        sandbox.tier = TierChoice::Full;
-        assert!(reach(&sandbox).unwrap_err().to_string().contains("sandbox.tier"));
+        sandbox.tier = TierChoice::Process;
+        assert!(wanted(&sandbox).unwrap_err().to_string().contains("sandbox.tier"));
+        sandbox.tier = TierChoice::None;
+        assert_eq!(wanted(&sandbox), Ok(None));
+        sandbox =
+            crate::config::Sandbox { binds: vec!["/no/such/tree".into()], ..Settings::default().sandbox };
+        assert!(wanted(&sandbox).unwrap_err().to_string().contains("sandbox.binds: /no/such/tree"));
+    }
+
+    #[test]
+    fn less_than_is_required_names_the_layer_and_the_remedy() {
+        let mut sandbox = Settings::default().sandbox;
+        let missing =
+            [Missing { layer: Layer::Proc, said: "mounting /proc: EPERM".into(), remedy: "do this".into() }];
+        assert_eq!(suffices(&sandbox, Tier::None, &missing), Ok(()));
+        sandbox.require = Tier::Namespaces;
+        let error = suffices(&sandbox, Tier::None, &missing).unwrap_err().to_string();
+        for part in ["sandbox.require", "proc: mounting /proc: EPERM; do this", "\"none\""] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert_eq!(suffices(&sandbox, Tier::Namespaces, &[]), Ok(()));
     }
 }

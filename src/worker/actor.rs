@@ -23,6 +23,7 @@ use super::manager::Report;
 use super::pool::{Action, Event, Job, Pool, RecycleReason, Rules, WorkerId};
 use super::protocol::{FromLauncher, ToLauncher};
 use super::settings::{PoolSettings, WorkerError};
+use crate::config::Tier;
 use crate::util::retry::Retry;
 
 /// Time between two looks at everything that only time brings about.
@@ -68,6 +69,7 @@ pub(crate) struct Actor {
     epoch: Instant,
     pool: Pool,
     launcher: Option<LauncherProcess>,
+    tier: Tier,
     starting: Option<BoxFuture<'static, Result<LauncherProcess, WorkerError>>>,
     launcher_retry: Retry,
     launcher_failures: u32,
@@ -109,6 +111,7 @@ impl Actor {
             epoch: Instant::now(),
             pool: Pool::new(rules),
             launcher: None,
+            tier: Tier::None,
             starting: None,
             launcher_retry: Retry::new(RETRY_INITIAL, RETRY_MAX),
             launcher_failures: 0,
@@ -128,6 +131,7 @@ impl Actor {
     }
 
     pub(crate) async fn run(mut self, launcher: LauncherProcess) {
+        self.tier = launcher.tier;
         self.launcher = Some(launcher);
         self.apply(Event::LauncherReady);
         let mut tick = tokio::time::interval(TICK);
@@ -232,7 +236,7 @@ impl Actor {
 
     fn heard(&mut self, message: FromLauncher, passed: Option<OwnedFd>) {
         match message {
-            FromLauncher::Started => self.launcher_lost("it started twice"),
+            FromLauncher::Started { .. } => self.launcher_lost("it started twice"),
             FromLauncher::Spawned { worker, pid } => {
                 self.unanswered.remove(&worker);
                 let process = Process { pid, pidfd: self.open_pidfd(pid), orphan: false, end_by: None };
@@ -311,6 +315,7 @@ impl Actor {
 
     fn launcher_started(&mut self, outcome: Result<LauncherProcess, WorkerError>) {
         self.starting = None;
+        let outcome = outcome.and_then(|launcher| self.as_isolated(launcher));
         match outcome {
             Ok(launcher) => {
                 tracing::info!(pid = launcher.pid, "the launcher was replaced");
@@ -328,6 +333,24 @@ impl Actor {
                 self.start_launcher(None);
             }
         }
+    }
+
+    /// Results are stamped with the tier of the first launcher: none of its successors may be below it.
+    fn as_isolated(&self, launcher: LauncherProcess) -> Result<LauncherProcess, WorkerError> {
+        if launcher.tier == self.tier {
+            return Ok(launcher);
+        }
+        let missing = launcher.missing.first().map(ToString::to_string).unwrap_or_default();
+        let reason = format!(
+            "its isolation tier is \"{}\" and was \"{}\" before: {missing}",
+            launcher.tier.name(),
+            self.tier.name()
+        );
+        // Its socket closes with it, and then it ends.
+        Err(WorkerError::LauncherUnavailable {
+            executable: LauncherProcess::executable(&self.settings),
+            reason,
+        })
     }
 
     fn fail_waiting(&mut self, reason: &str) {

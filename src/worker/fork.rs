@@ -67,6 +67,18 @@ pub(crate) fn pass_descriptor(command: &mut tokio::process::Command, descriptor:
     unsafe { command.pre_exec(clear) };
 }
 
+/// Closes everything that this process was started with but its standard streams and `kept`: what the
+/// service was itself started with is no business of its workers'.
+pub(crate) fn close_inherited(kept: RawFd) {
+    let kept = u32::try_from(kept).unwrap_or(2).max(2);
+    for (first, last) in [(3, kept - 1), (kept + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: this process has just started and opened nothing yet, so nobody owns these numbers.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    }
+}
+
 /// Adopts a packet socket that this process was started with; `None` if the number is no such
 /// socket.
 pub(crate) fn adopt_packet_socket(number: RawFd) -> Option<OwnedFd> {

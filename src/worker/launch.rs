@@ -15,9 +15,13 @@ use super::launcher::{LAUNCHER_ARGUMENT, is_launcher};
 use super::packet::{self, PacketSocket};
 use super::protocol::{FromLauncher, ToLauncher};
 use super::settings::{PoolSettings, WorkerError};
+use crate::config::Tier;
+use crate::sandbox::Missing;
 
 /// How long a launcher may take to answer; one that takes longer hangs.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// The same for its start: it asks the interpreter, and makes a worker to see which tier works.
+const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long a killed process may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 /// All of our environment that a launcher gets.
@@ -31,6 +35,10 @@ pub(crate) struct LauncherProcess {
     pub(crate) pid: i32,
     /// Our end of its socket.
     pub(crate) socket: PacketSocket,
+    /// The isolation of its workers.
+    pub(crate) tier: Tier,
+    /// What keeps it from being more.
+    pub(crate) missing: Vec<Missing>,
 }
 
 impl LauncherProcess {
@@ -70,16 +78,16 @@ impl LauncherProcess {
             let socket = PacketSocket::new(ours).map_err(|error| format!("no socket: {error}"))?;
             socket.try_send(&start).map_err(|error| format!("it takes no policy: {error}"))?;
             match socket.receive::<FromLauncher>().await {
-                Ok(Some((FromLauncher::Started, None))) => Ok(socket),
+                Ok(Some((FromLauncher::Started { tier, missing }, None))) => Ok((socket, tier, missing)),
                 Ok(Some(_)) => Err("its first answer is not the expected one".to_owned()),
                 Ok(None) => Err(String::new()),
                 Err(error) => Err(format!("it cannot be understood: {error}")),
             }
         };
-        let reason = match tokio::time::timeout(ANSWER_LIMIT, greeting).await {
-            Ok(Ok(socket)) => return Ok(Self { child, pid, socket }),
+        let reason = match tokio::time::timeout(START_LIMIT, greeting).await {
+            Ok(Ok((socket, tier, missing))) => return Ok(Self { child, pid, socket, tier, missing }),
             Ok(Err(reason)) => reason,
-            Err(_) => format!("it did not answer within {ANSWER_LIMIT:?}"),
+            Err(_) => format!("it did not answer within {START_LIMIT:?}"),
         };
         // Its socket is closed: it may be about to end, and then its status says most.
         let status = match tokio::time::timeout(KILL_LIMIT, child.wait()).await {

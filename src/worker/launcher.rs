@@ -1,6 +1,9 @@
 //! The launcher: a process of one thread that forks workers, because a threaded process must not.
 //!
-//! - It holds no descriptor of a worker's socket: the worker has one end, the supervisor the other.
+//! - It holds no descriptor of a worker's socket once the worker is ready: the worker has one end, the
+//!   supervisor the other.
+//! - Which tier works is tried before the first worker (`isolation`). A worker in a sandbox is passed on
+//!   only when it says that it is behind its walls.
 //! - It is the subreaper of everything below it. A child that is not a worker is what a dead worker
 //!   left behind: it is killed and reaped.
 //! - It ends when its socket does: the workers get 2 s to end by themselves (their sockets end at
@@ -10,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
@@ -21,10 +24,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 
 use super::fork::{self, Forked};
+use super::inside::Newborn;
 use super::inside::tree::parent_of;
 use super::inside::wipe::wipe;
+use super::isolation::{Isolation, Start};
 use super::packet;
 use super::protocol::{FromLauncher, ToLauncher, WorkerPolicy};
+use crate::sandbox::Missing;
 
 /// `argv[1]` of a launcher; `argv[2]` is the number of its socket.
 pub(crate) const LAUNCHER_ARGUMENT: &str = "__evalmill-launcher";
@@ -35,6 +41,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const LAST_SWEEP: Duration = Duration::from_secs(5);
 /// Time between two looks at orphans that have been killed and are not gone yet.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
+/// How long a worker may take to be ready.
+const BIRTH_LIMIT: Duration = Duration::from_secs(8);
+/// Time between two looks at workers that are not ready yet.
+const BIRTH_INTERVAL: Duration = Duration::from_millis(500);
 /// Time between two looks for orphans that nobody announced.
 const IDLE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -51,7 +61,10 @@ pub fn launcher_entry() -> Option<i32> {
     }
     let number = std::env::args_os().nth(2).and_then(|number| number.to_str()?.parse().ok());
     match number.and_then(fork::adopt_packet_socket) {
-        Some(socket) => Some(launcher_main(socket)),
+        Some(socket) => {
+            fork::close_inherited(socket.as_raw_fd());
+            Some(launcher_main(socket))
+        }
         None => {
             eprintln!("{LAUNCHER_ARGUMENT} is internal: it needs the number of an inherited packet socket");
             Some(2)
@@ -80,13 +93,19 @@ pub fn launcher_main(socket: OwnedFd) -> i32 {
         eprintln!("evalmill launcher: cannot make {}: {error}", policy.scratch_dir.display());
         return 4;
     }
-    let launcher = Launcher { socket, own, policy, workers: BTreeMap::new(), dead: Vec::new() };
+    let isolation = match Isolation::start(&policy, own) {
+        Start::Ready(isolation) => isolation,
+        // This process is the throw-away worker, and has done its work.
+        Start::Probe => return 0,
+    };
+    let launcher = Launcher { socket, own, policy, isolation, workers: BTreeMap::new(), dead: Vec::new() };
     match launcher.serve() {
         Role::Done(code) => code,
-        Role::Worker { socket, worker, policy } => {
+        Role::Worker(new) => {
+            let NewWorker { socket, worker, policy, newborn } = *new;
             let _ = rustix::thread::set_name(c"evalmill-worker");
             let code = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                super::inside::worker_main(socket, worker, policy)
+                super::inside::worker_main(socket, worker, policy, newborn)
             }));
             // A panic was already reported.
             code.unwrap_or(101)
@@ -97,12 +116,20 @@ pub fn launcher_main(socket: OwnedFd) -> i32 {
 /// What a process that came out of [`Launcher::serve`] is.
 enum Role {
     Done(i32),
-    Worker { socket: UnixStream, worker: u64, policy: WorkerPolicy },
+    Worker(Box<NewWorker>),
+}
+
+/// A process that was just made to be a worker.
+struct NewWorker {
+    socket: UnixStream,
+    worker: u64,
+    policy: WorkerPolicy,
+    newborn: Option<Newborn>,
 }
 
 enum Handled {
     Yes,
-    Child(UnixStream, u64),
+    Child(UnixStream, u64, Option<Newborn>),
     PeerGone,
     Nonsense,
 }
@@ -110,12 +137,30 @@ enum Handled {
 struct Child {
     pid: Pid,
     pidfd: OwnedFd,
+    stage: Stage,
+}
+
+/// How far a worker is.
+enum Stage {
+    /// It has not said yet that it is ready.
+    Born {
+        /// Our end of the socket on which it says so.
+        control: OwnedFd,
+        /// The supervisor's end of its socket.
+        supervisors: OwnedFd,
+        until: Instant,
+    },
+    /// The supervisor has it.
+    Passed,
+    /// It was never ready, the supervisor has been told, and it is being killed.
+    Failed,
 }
 
 struct Launcher {
     socket: OwnedFd,
     own: Pid,
     policy: WorkerPolicy,
+    isolation: Isolation,
     workers: BTreeMap<u64, Child>,
     /// Workers that have ended and whose orphans and directory may still be there.
     dead: Vec<u64>,
@@ -125,11 +170,18 @@ impl Launcher {
     /// Serves until the supervisor is gone. In a forked worker this returns at once and everything
     /// of the launcher is closed on the way.
     fn serve(mut self) -> Role {
-        if self.tell(&FromLauncher::Started, None).is_err() {
+        let (tier, missing) = (self.isolation.tier, self.isolation.missing.clone());
+        if self.tell(&FromLauncher::Started { tier, missing }, None).is_err() {
             return Role::Done(self.end(0));
         }
         loop {
-            let wait = if self.dead.is_empty() { IDLE_INTERVAL } else { SWEEP_INTERVAL };
+            let wait = if !self.dead.is_empty() {
+                SWEEP_INTERVAL
+            } else if self.workers.values().any(|child| matches!(child.stage, Stage::Born { .. })) {
+                BIRTH_INTERVAL
+            } else {
+                IDLE_INTERVAL
+            };
             let readable = match self.wait(Some(wait)) {
                 Ok(readable) => readable,
                 Err(error) => {
@@ -137,7 +189,7 @@ impl Launcher {
                     return Role::Done(self.end(4));
                 }
             };
-            if self.reap_workers().is_err() {
+            if self.hear_newborns().is_err() || self.reap_workers().is_err() {
                 return Role::Done(self.end(0));
             }
             self.sweep();
@@ -146,8 +198,13 @@ impl Launcher {
             }
             match self.handle() {
                 Handled::Yes => {}
-                Handled::Child(socket, worker) => {
-                    return Role::Worker { socket, worker, policy: self.policy };
+                Handled::Child(socket, worker, newborn) => {
+                    return Role::Worker(Box::new(NewWorker {
+                        socket,
+                        worker,
+                        policy: self.policy,
+                        newborn,
+                    }));
                 }
                 Handled::PeerGone => return Role::Done(self.end(0)),
                 Handled::Nonsense => return Role::Done(self.end(3)),
@@ -167,6 +224,10 @@ impl Launcher {
             polled.push(PollFd::new(&self.socket, PollFlags::IN));
         }
         polled.extend(self.workers.values().map(|child| PollFd::new(&child.pidfd, PollFlags::IN)));
+        polled.extend(self.workers.values().filter_map(|child| match &child.stage {
+            Stage::Born { control, .. } => Some(PollFd::new(control, PollFlags::IN)),
+            _ => None,
+        }));
         let limit = limit.map(|limit| Timespec {
             tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(limit.subsec_nanos()),
@@ -198,20 +259,31 @@ impl Launcher {
             }
             ToLauncher::Spawn { worker } => match self.spawn(worker) {
                 Ok(None) => Handled::Yes,
-                Ok(Some(socket)) => Handled::Child(socket, worker),
-                Err(error) => {
-                    let failed = FromLauncher::SpawnFailed { worker, reason: error.to_string() };
+                Ok(Some((socket, newborn))) => Handled::Child(socket, worker, newborn),
+                Err(reason) => {
+                    let failed = FromLauncher::SpawnFailed { worker, reason };
                     if self.tell(&failed, None).is_err() { Handled::PeerGone } else { Handled::Yes }
                 }
             },
         }
     }
 
-    /// Forks a worker and passes its socket on; in the worker, returns its end of it.
-    fn spawn(&mut self, worker: u64) -> io::Result<Option<UnixStream>> {
-        let (supervisors, workers) = UnixStream::pair()?;
-        let pid = match fork::fork()? {
-            Forked::Child => return Ok(Some(workers)),
+    /// Makes a worker; in the worker, returns its end of its socket, and what it has to do first.
+    fn spawn(&mut self, worker: u64) -> Result<Option<(UnixStream, Option<Newborn>)>, String> {
+        let (supervisors, workers) = UnixStream::pair().map_err(|error| error.to_string())?;
+        let supervisors = OwnedFd::from(supervisors);
+        if let Some(born) = self.isolation.birth(self.own, worker) {
+            let child = match born.map_err(|missing| missing.to_string())? {
+                Err(newborn) => return Ok(Some((workers, Some(newborn)))),
+                Ok(child) => child,
+            };
+            let stage =
+                Stage::Born { control: child.control, supervisors, until: Instant::now() + BIRTH_LIMIT };
+            self.workers.insert(worker, Child { pid: child.born.pid, pidfd: child.born.pidfd, stage });
+            return Ok(None);
+        }
+        let pid = match fork::fork().map_err(|error| error.to_string())? {
+            Forked::Child => return Ok(Some((workers, None))),
             Forked::Parent(pid) => pid,
         };
         drop(workers);
@@ -219,14 +291,55 @@ impl Launcher {
             Ok(pidfd) => pidfd,
             Err(error) => {
                 kill_and_reap(pid);
-                return Err(error.into());
+                return Err(error.to_string());
             }
         };
-        self.workers.insert(worker, Child { pid, pidfd });
+        self.workers.insert(worker, Child { pid, pidfd, stage: Stage::Passed });
+        self.pass_on(worker, pid, &supervisors);
+        Ok(None)
+    }
+
+    /// Gives a worker that is ready to the supervisor.
+    fn pass_on(&self, worker: u64, pid: Pid, supervisors: &OwnedFd) {
         let spawned = FromLauncher::Spawned { worker, pid: pid.as_raw_nonzero().get() };
         // A peer that is gone is seen by the next poll; the worker ends with its socket.
-        let _ = self.tell(&spawned, Some(&OwnedFd::from(supervisors)));
-        Ok(None)
+        let _ = self.tell(&spawned, Some(supervisors));
+    }
+
+    /// Takes the answers of workers that are not ready yet; an error means that nobody listens.
+    fn hear_newborns(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        let mut answers = Vec::new();
+        for (worker, child) in &self.workers {
+            let Stage::Born { control, until, .. } = &child.stage else { continue };
+            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+            if matches!(poll(&mut [PollFd::new(control, PollFlags::IN)], Some(&at_once)), Ok(1)) {
+                answers.push((
+                    *worker,
+                    match packet::receive::<Result<(), Missing>>(control.as_fd()) {
+                        Ok(Some((answer, _))) => answer.map_err(|missing| missing.to_string()),
+                        Ok(None) => Err("it ended during its set-up".to_owned()),
+                        Err(error) => Err(format!("its answer cannot be understood: {error}")),
+                    },
+                ));
+            } else if *until <= now {
+                answers.push((*worker, Err(format!("it was not ready within {BIRTH_LIMIT:?}"))));
+            }
+        }
+        for (worker, answer) in answers {
+            let Some(child) = self.workers.get_mut(&worker) else { continue };
+            let pid = child.pid;
+            match (answer, std::mem::replace(&mut child.stage, Stage::Passed)) {
+                (Ok(()), Stage::Born { supervisors, .. }) => self.pass_on(worker, pid, &supervisors),
+                (Ok(()), _) => {}
+                (Err(reason), _) => {
+                    child.stage = Stage::Failed;
+                    let _ = rustix::process::pidfd_send_signal(&child.pidfd, Signal::KILL);
+                    self.tell(&FromLauncher::SpawnFailed { worker, reason }, None)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Reaps workers that have ended and reports each; an error means that nobody listens.
@@ -236,19 +349,21 @@ impl Launcher {
             match rustix::process::waitpid(Some(child.pid), WaitOptions::NOHANG) {
                 Ok(None) | Err(rustix::io::Errno::INTR) => true,
                 Ok(Some((_, status))) => {
-                    ended.push((*worker, describe(status)));
+                    ended.push((*worker, describe(status), is_known(&child.stage)));
                     false
                 }
                 Err(error) => {
-                    ended.push((*worker, format!("unknown: {error}")));
+                    ended.push((*worker, format!("unknown: {error}"), is_known(&child.stage)));
                     false
                 }
             }
         });
         let mut heard = Ok(());
-        for (worker, status) in ended {
+        for (worker, status, known) in ended {
             self.dead.push(worker);
-            heard = heard.and(self.tell(&FromLauncher::Exited { worker, status }, None));
+            if known {
+                heard = heard.and(self.tell(&FromLauncher::Exited { worker, status }, None));
+            }
         }
         heard
     }
@@ -328,6 +443,11 @@ impl Launcher {
     fn pause(&self) -> io::Result<()> {
         self.poll(false, Some(SWEEP_INTERVAL)).map(|_| ())
     }
+}
+
+/// Whether the supervisor knows of a worker, so that it wants to hear of its end.
+fn is_known(stage: &Stage) -> bool {
+    !matches!(stage, Stage::Failed)
 }
 
 /// Removes what hostile programs may have made: any depth, any mode. What cannot go stays, and is said.

@@ -20,6 +20,8 @@ use super::actor::{Actor, Request};
 use super::client::Lease;
 use super::launch::LauncherProcess;
 use super::settings::{PoolSettings, PoolStats, WorkerError};
+use crate::config::Tier;
+use crate::sandbox::Missing;
 
 /// Requests on their way to the pool's task; those that wait for a worker are in the pool.
 const REQUESTS: usize = 64;
@@ -39,6 +41,8 @@ struct Inner {
     report: Arc<Mutex<Report>>,
     stop: CancellationToken,
     stopped: CancellationToken,
+    tier: Tier,
+    missing: Vec<Missing>,
 }
 
 impl Drop for Inner {
@@ -62,6 +66,7 @@ impl WorkerPool {
             return Err(WorkerError::NoWorkers);
         }
         let launcher = LauncherProcess::start(&settings).await?;
+        let (tier, missing) = (launcher.tier, launcher.missing.clone());
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let report = Arc::new(Mutex::new(Report::default()));
         let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
@@ -71,7 +76,7 @@ impl WorkerPool {
             actor.run(launcher).await;
             drop(guard);
         });
-        Ok(Self(Arc::new(Inner { requests, report, stop, stopped })))
+        Ok(Self(Arc::new(Inner { requests, report, stop, stopped, tier, missing })))
     }
 
     /// Waits for a worker, first come first served. Dropped, it no longer waits.
@@ -94,6 +99,18 @@ impl WorkerPool {
             lease.discard();
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// The isolation of every worker, tried at the start.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.0.tier
+    }
+
+    /// What keeps the tier from being stronger.
+    #[must_use]
+    pub fn missing(&self) -> &[Missing] {
+        &self.0.missing
     }
 
     /// Counts since the start.

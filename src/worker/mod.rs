@@ -15,6 +15,7 @@ mod client;
 mod fork;
 pub mod frame;
 pub mod inside;
+mod isolation;
 mod launch;
 mod launcher;
 mod manager;

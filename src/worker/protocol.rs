@@ -14,6 +14,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Tier;
+use crate::sandbox::{Missing, Policy};
+
 /// Most bytes in the body of one frame: the largest input line plus room for encoding.
 pub const MAX_FRAME_BYTES: usize = 192 << 20;
 /// Most bytes in one launcher packet.
@@ -22,7 +25,8 @@ pub const MAX_PACKET_BYTES: usize = 64 << 10;
 /// What every worker of one launcher is told once, before it is forked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerPolicy {
-    /// Directory (owned by this run, mode 0700) in which each worker makes `w<id>/`.
+    /// Directory (owned by this run, mode 0700) in which each worker makes `w<id>/`. In a sandbox boxes
+    /// are inside, and this is only the place on which its root is built.
     pub scratch_dir: PathBuf,
     /// Absolute path of the interpreter that `python3` and `python` mean.
     pub interpreter: PathBuf,
@@ -30,6 +34,8 @@ pub struct WorkerPolicy {
     pub path: String,
     /// Further environment of every command, the allow-list resolved to values.
     pub environment: Vec<(String, String)>,
+    /// The sandbox to try; `None`: tier none.
+    pub sandbox: Option<Policy>,
 }
 
 /// Supervisor to launcher.
@@ -53,7 +59,12 @@ pub enum ToLauncher {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromLauncher {
     /// The policy is in force.
-    Started,
+    Started {
+        /// The isolation that was tried and works.
+        tier: Tier,
+        /// What keeps it from being more.
+        missing: Vec<Missing>,
+    },
     /// The worker lives; the packet carries its socket.
     Spawned {
         /// The worker's number.

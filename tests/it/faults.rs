@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::support::{evalmill, eventually, processes_with, start};
@@ -110,8 +111,11 @@ fn an_interrupt_drains_and_leaves_a_valid_output() {
     drop(pipe);
 }
 
-#[test]
-fn a_full_scratch_disk_is_our_fault_and_the_run_goes_on() {
+/// The directory that boxes are made in, or the file system that a sandbox makes them on.
+#[rstest]
+#[case::the_hosts("none")]
+#[case::of_the_sandbox("namespaces")]
+fn a_full_scratch_disk_is_our_fault_and_the_run_goes_on(#[case] tier: &str) {
     let rows = [
         json!({"id": "big", "prediction": {"files": {"f": "x".repeat(3 << 20)}, "commands": [{"command": ["true"]}]}}),
         json!({"id": "small", "prediction": {"commands": [{"command": ["true"]}]}}),
@@ -121,15 +125,19 @@ fn a_full_scratch_disk_is_our_fault_and_the_run_goes_on() {
     std::fs::write(&input, format!("{}\n{}\n", rows[0], rows[1])).unwrap();
     let scratch = dir.path().join("scratch");
     std::fs::create_dir(&scratch).unwrap();
+    let mount = if tier == "none" { "mount -t tmpfs -o size=1m none" } else { "test -d" };
     let script = format!(
-        "mount -t tmpfs -o size=1m none {0} && EXEC_TMP_DIR={0} exec {1} run --error-dir {2} {3}",
+        "{mount} {0} && export EVALMILL__SANDBOX__TIER={tier} EVALMILL__SANDBOX__DISK_MB=1 EXEC_TMP_DIR={0} && exec {1} run --error-dir {2} {3}",
         scratch.display(),
         env!("CARGO_BIN_EXE_evalmill"),
         dir.path().join("errors").display(),
         input.display()
     );
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+    let unshare: &[&str] = &["unshare", "--user", "--map-root-user", "--mount"];
+    let shell = ["sh", "-c", &*script];
+    let mut words = if tier == "none" { unshare } else { &[] }.iter().chain(&shell);
+    let output = Command::new(words.next().unwrap())
+        .args(words)
         .output()
         .expect("unshare (package util-linux) is needed");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -175,6 +183,8 @@ fn interrupted(seconds: &str, signals: usize) -> (Option<i32>, String, usize) {
     std::fs::write(&input, format!("{slow}{short}{}", slow.repeat(18))).unwrap();
     let child = evalmill(scratch.path())
         .args(["run", "--workers", "2", "-o", out.to_str().unwrap(), input.to_str().unwrap()])
+        // The short one is seen by a file of the host.
+        .env("EVALMILL__SANDBOX__TIER", "none")
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

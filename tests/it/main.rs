@@ -8,6 +8,7 @@ mod faults;
 mod humaneval;
 mod layers;
 mod rabbit;
+mod sandbox;
 mod support;
 mod verdicts;
 mod wire;

@@ -17,13 +17,15 @@ use rustix::io::Errno;
 use super::wipe;
 use crate::worker::protocol::{BoxFile, Close, Tracked};
 
-/// The directory of one worker, `<scratch>/w<id>/`.
+/// The directory of one worker: `<scratch>/w<id>/`, or in a sandbox all of [`BOX_DIR`](crate::sandbox::BOX_DIR).
 #[derive(Debug)]
 pub(crate) struct Home {
     path: PathBuf,
     dir: OwnedFd,
-    scratch: OwnedFd,
-    name: String,
+    /// Where it is to be removed from in the end, and its name there; a sandbox's dies with it.
+    above: Option<(OwnedFd, String)>,
+    /// What was in it before the first box.
+    kept: Vec<CString>,
     boxes: u64,
     tmp: Option<Tmp>,
 }
@@ -55,7 +57,21 @@ impl Home {
         let scratch = open_dir(scratch)?;
         wipe::wipe(scratch.as_fd(), &name)?;
         rustix::fs::mkdirat(&scratch, &name, Mode::RWXU)?;
-        Ok(Self { dir: open_dir(&path)?, path, scratch, name, boxes: 0, tmp: None })
+        Ok(Self {
+            dir: open_dir(&path)?,
+            path,
+            above: Some((scratch, name)),
+            kept: Vec::new(),
+            boxes: 0,
+            tmp: None,
+        })
+    }
+
+    /// Takes a directory that is the worker's alone and ends with it.
+    pub(crate) fn whole(path: &Path) -> io::Result<Self> {
+        let dir = open_dir(path)?;
+        let kept = wipe::names(dir.as_fd())?;
+        Ok(Self { dir, path: path.to_path_buf(), above: None, kept, boxes: 0, tmp: None })
     }
 
     /// A fresh box with these files in it. After an error nothing of the box is left.
@@ -107,7 +123,9 @@ impl Home {
     pub(crate) fn wipe_boxes(&mut self) -> io::Result<()> {
         let dir = self.dir.as_fd();
         self.tmp.take_if(|tmp| !tmp.is_untouched(dir));
-        wipe::wipe_contents(dir, self.tmp.as_ref().map(|tmp| tmp.name.as_c_str()))?;
+        let mut kept = self.kept.clone();
+        kept.extend(self.tmp.as_ref().map(|tmp| tmp.name.clone()));
+        wipe::wipe_contents(dir, &kept)?;
         let (ours, named) = (rustix::fs::fstat(dir)?, fs::symlink_metadata(&self.path)?);
         if (ours.st_dev, ours.st_ino) != (named.dev(), named.ino()) {
             return Err(io::Error::other(format!("{} is not the worker's any more", self.path.display())));
@@ -117,7 +135,10 @@ impl Home {
 
     /// Removes the worker's directory itself.
     pub(crate) fn wipe(&self) -> io::Result<()> {
-        wipe::wipe(self.scratch.as_fd(), &self.name)
+        match &self.above {
+            Some((scratch, name)) => wipe::wipe(scratch.as_fd(), name),
+            None => Ok(()),
+        }
     }
 }
 
@@ -140,7 +161,7 @@ impl Tmp {
         };
         rustix::fs::statat(dir, &self.name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|now| identity(&now) == identity(&self.made))
-            && wipe::is_empty(dir, &self.name).unwrap_or(false)
+            && wipe::is_empty(dir, self.name.as_c_str(), &[]).unwrap_or(false)
     }
 }
 

@@ -41,13 +41,15 @@ pub(super) struct Image<'a> {
     pub(super) envp: Strings,
     /// Working directory.
     pub(super) dir: CString,
-    pub(super) limits: [(Resource, Rlimit); 4],
+    pub(super) limits: Vec<(Resource, Rlimit)>,
     /// The program's ends of standard input, output and error; above [`WITNESS_FD`].
     pub(super) stdio: [RawFd; 3],
     /// Becomes [`WITNESS_FD`]; above it.
     pub(super) witness: Option<RawFd>,
     /// The process that must be the parent: this one.
     pub(super) parent: libc::pid_t,
+    /// The user and group to become; `None`: the worker's own.
+    pub(super) identity: Option<u32>,
     /// Signals to set back to default.
     pub(super) reset: &'a [libc::c_int],
 }
@@ -137,6 +139,18 @@ extern "C" fn child(shared: *mut libc::c_void) -> libc::c_int {
 /// Runs in the child. Async-signal-safe, allocates nothing.
 fn prepare_and_exec(image: &Image<'_>) -> Result<std::convert::Infallible, Refused> {
     let ours = |error: rustix::io::Errno| Refused::Process(error.into());
+    if let Some(id) = image.identity {
+        // First: the kernel forgets the parent-death signal with it. By number, because libc's own would go
+        // about the threads of the worker.
+        // SAFETY: system calls on integers.
+        unsafe {
+            if libc::syscall(libc::SYS_setresgid, id, id, id) == -1
+                || libc::syscall(libc::SYS_setresuid, id, id, id) == -1
+            {
+                return Err(process());
+            }
+        }
+    }
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(ours)?;
     // SAFETY: plain system calls on integers.
     unsafe {

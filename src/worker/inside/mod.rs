@@ -1,22 +1,28 @@
 //! The worker: a single-threaded process that runs one command at a time in one box at a time.
 //!
-//! Everything that descends from it is the current command's, because it is a child subreaper and
-//! starts nothing else. It lives for its supervisor's socket: when that closes, at any moment, the
+//! Everything that descends from it is the current command's, because it is a child subreaper, or the first
+//! process of its pid namespace, and starts nothing else. It lives for its supervisor's socket: when that closes, at any moment, the
 //! tree is killed, the scratch directory removed, and the process ends.
 
 mod box_dir;
 mod command;
 mod exec;
+mod newborn;
 mod reap;
+mod shared;
 mod spawn;
 pub(super) mod tree;
 pub(super) mod wipe;
 
+use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use self::box_dir::{BoxDir, Home};
 use self::command::Outcome;
+pub use self::newborn::Newborn;
+use self::newborn::Settled;
+use self::shared::Shared;
 use self::spawn::Spawner;
 use super::frame;
 use super::protocol::{Close, Closed, Ended, FromWorker, Opened, Ran, Run, ToWorker, WorkerPolicy};
@@ -31,23 +37,15 @@ pub const EXIT_PROTOCOL: i32 = 3;
 /// Serves one supervisor to its end and answers the exit code for the process.
 ///
 /// To be called in a process of its own with one thread: it changes signal dispositions, becomes a
-/// child subreaper, and reaps every child.
+/// child subreaper, and reaps every child. `newborn`: it is to be a worker in a sandbox.
 #[must_use]
-pub fn worker_main(socket: UnixStream, worker: u64, policy: WorkerPolicy) -> i32 {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let own = rustix::process::getpid();
-    let home = rustix::process::set_child_subreaper(Some(own))
-        .map_err(std::io::Error::from)
-        .and_then(|()| Home::new(&policy.scratch_dir, worker));
-    let home = match home {
-        Ok(home) => home,
-        Err(error) => {
-            // Nobody else can hear it: the protocol has no greeting.
-            eprintln!("worker {worker}: cannot set up {}: {error}", policy.scratch_dir.display());
-            return EXIT_SETUP;
-        }
+pub fn worker_main(socket: UnixStream, worker: u64, policy: WorkerPolicy, newborn: Option<Newborn>) -> i32 {
+    let settled = match newborn {
+        Some(newborn) => newborn.settle(policy),
+        None => unprotected(worker, policy),
     };
-    let idle = Idle { socket, home, spawner: Spawner::new(policy), dirty: None, chunk: Vec::new() };
+    let Some(Settled { home, spawner, shared }) = settled else { return EXIT_SETUP };
+    let idle = Idle { socket, home, shared, spawner, dirty: None, chunk: Vec::new() };
     let (code, last) = idle.serve();
     // Whatever happened, nothing may stay behind. A failure has no listener; the launcher's own
     // clean-up of the scratch directory follows.
@@ -56,10 +54,32 @@ pub fn worker_main(socket: UnixStream, worker: u64, policy: WorkerPolicy) -> i32
     code
 }
 
+/// A worker of the tier none.
+fn unprotected(worker: u64, policy: WorkerPolicy) -> Option<Settled> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let own = rustix::process::getpid();
+    let home = rustix::process::set_child_subreaper(Some(own))
+        .map_err(std::io::Error::from)
+        .and_then(|()| Home::new(&policy.scratch_dir, worker));
+    let clear_refs = File::options().write(true).open("/proc/self/clear_refs").ok();
+    match home {
+        Ok(home) => {
+            Some(Settled { home, spawner: Spawner::new(policy, clear_refs, None), shared: Vec::new() })
+        }
+        Err(error) => {
+            // Nobody else can hear it: the protocol has no greeting.
+            eprintln!("worker {worker}: cannot set up {}: {error}", policy.scratch_dir.display());
+            None
+        }
+    }
+}
+
 /// A worker without a box.
 struct Idle {
     socket: UnixStream,
     home: Home,
+    /// What else programs can write to.
+    shared: Vec<Shared>,
     spawner: Spawner,
     /// Processes that an earlier command left and that could not be killed.
     dirty: Option<String>,
@@ -167,7 +187,11 @@ impl Busy {
         let collect = begun.elapsed();
         drop(in_box);
         let begun = Instant::now();
-        let wiped = idle.home.wipe_boxes().map_err(|error| format!("cannot wipe the box: {error}"));
+        // The shared directories first: the one that boxes are in may have lost its rights.
+        let reset = idle.shared.iter().try_for_each(Shared::reset);
+        let wiped = reset
+            .and_then(|()| idle.home.wipe_boxes())
+            .map_err(|error| format!("cannot wipe the box: {error}"));
         let clean = idle.dirty.clone().map_or(wiped, Err);
         let closed =
             Closed { tracked, clean, worker_rss_bytes: own_rss_bytes(), collect, wipe: begun.elapsed() };

@@ -33,6 +33,23 @@ pub(super) fn ignore_signals() -> Vec<libc::c_int> {
     reset
 }
 
+/// Signals every process of this pid namespace but this one, which is its first; no fork outruns it.
+pub(super) fn kill_namespace() {
+    if rustix::process::getpid().is_init() {
+        // SAFETY: a system call on integers. Elsewhere -1 would mean the whole machine.
+        unsafe { libc::kill(-1, libc::SIGKILL) };
+    }
+}
+
+/// Process 1 of a namespace is safe from every signal that it has no handler for, and the runtime has
+/// two, for faults of its own: a program of the same user could send those.
+pub(super) fn reset_fault_handlers() {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: SIG_DFL installs no handler. A fault still ends the process.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Large buffers go back to the system at once. Else glibc raises its threshold and keeps them, and
 /// the peak resident size of a program begins with what its worker holds.
 pub(super) fn return_large_buffers() {

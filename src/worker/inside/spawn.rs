@@ -31,12 +31,24 @@ pub(crate) struct Spawner {
     cpu: Option<u64>,
     file: Option<u64>,
     open_files: Option<u64>,
+    processes: Option<u64>,
     pid: i32,
     /// Signals that a child sets back to default.
     reset: Vec<i32>,
     stack: Stack,
     /// `/proc/self/clear_refs`, where it can be written.
     clear_refs: Option<File>,
+    /// How commands are held in a sandbox.
+    confined: Option<Confined>,
+}
+
+/// What is different for the commands of a sandbox.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Confined {
+    /// The user and group that a command becomes; `None`: the worker's own.
+    pub(crate) identity: Option<u32>,
+    /// The kernel counts a user's processes for each sandbox by itself, so that it can limit them.
+    pub(crate) counted: bool,
 }
 
 /// A started program, with our ends of its pipes; those never block.
@@ -53,8 +65,9 @@ pub(crate) struct Started {
 }
 
 impl Spawner {
-    /// Ignores the signals that must not end a worker, and notes the limits in force.
-    pub(crate) fn new(policy: WorkerPolicy) -> Self {
+    /// Ignores the signals that must not end a worker, and notes the limits in force. `clear_refs` is this
+    /// process's own file of that name.
+    pub(crate) fn new(policy: WorkerPolicy, clear_refs: Option<File>, confined: Option<Confined>) -> Self {
         reap::return_large_buffers();
         let hard = |resource| rustix::process::getrlimit(resource).maximum;
         Self {
@@ -62,10 +75,12 @@ impl Spawner {
             cpu: hard(Resource::Cpu),
             file: hard(Resource::Fsize),
             open_files: hard(Resource::Nofile),
+            processes: hard(Resource::Nproc),
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             reset: reap::ignore_signals(),
             stack: Stack::new(),
-            clear_refs: File::options().write(true).open("/proc/self/clear_refs").ok(),
+            clear_refs,
+            confined,
         }
     }
 
@@ -96,6 +111,7 @@ impl Spawner {
             stdio: pipes.theirs(),
             witness: theirs.as_ref().map(AsRawFd::as_raw_fd),
             parent: self.pid,
+            identity: self.confined.and_then(|confined| confined.identity),
             reset: &self.reset,
         };
         self.forget_peak();
@@ -152,7 +168,7 @@ impl Spawner {
         all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 
-    fn limits(&self, run: &Run) -> [(Resource, Rlimit); 4] {
+    fn limits(&self, run: &Run) -> Vec<(Resource, Rlimit)> {
         let limits = &run.limits;
         let both = |value: u64, hard: Option<u64>| {
             let value = hard.map_or(value, |hard| value.min(hard));
@@ -160,12 +176,19 @@ impl Spawner {
         };
         // A backstop of one process behind the sampled limit of the tree.
         let cpu = limits.cpu.as_secs() + u64::from(limits.cpu.subsec_nanos() > 0) + 1;
-        [
+        let mut all = vec![
             (Resource::Core, both(0, None)),
             (Resource::Cpu, both(cpu, self.cpu)),
             (Resource::Fsize, both(limits.file_bytes, self.file)),
             (Resource::Nofile, both(limits.open_files, self.open_files)),
-        ]
+        ];
+        if self.confined.is_some_and(|confined| confined.counted) {
+            // A backstop behind the sampled limit, and far enough above it for a sample to see: a bomb that grows
+            // faster than it is sampled would take the process numbers of the whole machine.
+            let most = u64::from(limits.processes);
+            all.push((Resource::Nproc, both(most + most / 2 + 32, self.processes)));
+        }
+        all
     }
 }
 
@@ -242,14 +265,17 @@ mod tests {
                 interpreter: "/opt/python".into(),
                 path: "/usr/bin:/bin".into(),
                 environment: vec![("LANG".into(), "xx".into())],
+                sandbox: None,
             },
             cpu: None,
             file: Some(5),
             open_files: None,
+            processes: None,
             pid: 1,
             reset: vec![],
             stack: Stack::new(),
             clear_refs: None,
+            confined: Some(Confined { identity: None, counted: true }),
         };
         let limits = crate::worker::protocol::RunLimits {
             wall: Duration::from_secs(1),
@@ -262,7 +288,7 @@ mod tests {
         };
         let run = Run { argv: vec![], stdin: vec![], witness: None, limits };
         let values: Vec<_> = spawner.limits(&run).iter().map(|(_, limit)| limit.maximum).collect();
-        assert_eq!(values, [Some(0), Some(3), Some(5), Some(20)]);
+        assert_eq!(values, [Some(0), Some(3), Some(5), Some(20), Some(33)]);
         assert_eq!(spawner.resolve("python").unwrap(), "/opt/python");
         assert_eq!(spawner.resolve("./x").unwrap(), "./x");
         assert!(spawner.resolve("sh").unwrap().ends_with("/sh"));

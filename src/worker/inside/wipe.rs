@@ -5,7 +5,7 @@
 //! it is removed. The trash is worked off the same way, so paths never grow. Symbolic links are
 //! unlinked, never followed.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -48,7 +48,7 @@ pub(crate) fn wipe<P: Arg + Copy>(parent: BorrowedFd<'_>, name: P) -> io::Result
 ///
 /// # Errors
 /// As [`wipe`].
-pub(crate) fn wipe_contents(dir: BorrowedFd<'_>, kept: Option<&CStr>) -> io::Result<()> {
+pub(crate) fn wipe_contents(dir: BorrowedFd<'_>, kept: &[CString]) -> io::Result<()> {
     let listed = open_dir(dir, ".")?;
     let mut names = Vec::new();
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
@@ -57,7 +57,7 @@ pub(crate) fn wipe_contents(dir: BorrowedFd<'_>, kept: Option<&CStr>) -> io::Res
         let mut entries = RawDir::new(&listed, buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
             let entry = entry?;
-            if !is_dots(entry.file_name()) && Some(entry.file_name()) != kept {
+            if !is_dots(entry.file_name()) && !is_kept(entry.file_name(), kept) {
                 names.push(entry.file_name().to_owned());
             }
             if names.len() >= 1024 {
@@ -74,16 +74,35 @@ pub(crate) fn wipe_contents(dir: BorrowedFd<'_>, kept: Option<&CStr>) -> io::Res
     }
 }
 
-/// Whether there is nothing in `name`, a directory in `dir`.
+/// What is in `dir`.
 ///
 /// # Errors
 /// It cannot be read.
-pub(crate) fn is_empty(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+pub(crate) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+    let listed = open_dir(dir, ".")?;
+    let mut names = Vec::new();
+    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+    let mut entries = RawDir::new(&listed, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        if !is_dots(entry.file_name()) {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Whether there is nothing but `kept` in `name`, a directory in `dir`.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn is_empty<P: Arg + Copy>(dir: BorrowedFd<'_>, name: P, kept: &[CString]) -> io::Result<bool> {
     let listed = open_dir(dir, name)?;
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     let mut entries = RawDir::new(&listed, buffer.spare_capacity_mut());
     while let Some(entry) = entries.next() {
-        if !is_dots(entry?.file_name()) {
+        let entry = entry?;
+        if !is_dots(entry.file_name()) && !is_kept(entry.file_name(), kept) {
             return Ok(false);
         }
     }
@@ -208,6 +227,10 @@ fn allow<P: Arg>(parent: BorrowedFd<'_>, name: P) -> io::Result<()> {
     Ok(())
 }
 
+fn is_kept(name: &CStr, kept: &[CString]) -> bool {
+    kept.iter().any(|kept| kept.as_c_str() == name)
+}
+
 fn is_dots(name: &CStr) -> bool {
     matches!(name.to_bytes(), b"." | b"..")
 }
@@ -290,7 +313,7 @@ mod tests {
         fs::create_dir(dir.path().join("root")).unwrap();
         symlink(outside.path(), dir.path().join("root/link")).unwrap();
         symlink(outside.path(), dir.path().join("direct")).unwrap();
-        wipe_contents(fd.as_fd(), None).unwrap();
+        wipe_contents(fd.as_fd(), &[]).unwrap();
         assert_eq!(entries(&dir), 0);
         assert_eq!(entries(&outside), 1);
     }

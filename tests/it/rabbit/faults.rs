@@ -274,7 +274,8 @@ async fn refused_results() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_kills_the_service() {
     let vhost = Node::shared().vhost();
-    let settings = [("RABBITMQ__DELIVERY_LIMIT", "4")];
+    // In a sandbox no program reaches the service.
+    let settings = [("RABBITMQ__DELIVERY_LIMIT", "4"), ("SANDBOX__TIER", "none")];
     let mut service = Service::start_with(&vhost.url, &settings);
     let mut stage = Stage::new(&vhost).await;
     // Killing the process that a worker's socket leads to is killing the service.
@@ -466,8 +467,9 @@ async fn a_long_prediction_over_many_lost_links_does_not_stop_the_others() {
     let node = Node::shared();
     let vhost = node.vhost();
     let proxy = Proxy::start(node.port());
-    let classes = [("RABBITMQ__CLASSES", "default,other")];
-    let service = Service::start_with(&proxy.url_for(&vhost), &classes);
+    // The program tells the test of itself by files of the host.
+    let settings = [("RABBITMQ__CLASSES", "default,other"), ("SANDBOX__TIER", "none")];
+    let service = Service::start_with(&proxy.url_for(&vhost), &settings);
     let mut stage = Stage::new(&vhost).await;
     let dir = tempfile::tempdir().unwrap();
     let (begun, go) = (dir.path().join("begun"), dir.path().join("go"));

@@ -1,0 +1,132 @@
+//! The order of things: from a process that was just made to a sealed worker.
+//!
+//! ```text
+//! launcher                               child (process 1 of its namespace)
+//! birth: clone into namespaces     ──>   waits
+//! write its ids, let it go         ──>   Plan::enter: network, root, descriptors, limits, ids
+//!                                        (the caller opens what it needs of the old ids)
+//!                                        Plan::seal: not inspectable, no_new_privs, filter
+//!                                  <──   says that it is ready, or which layer failed
+//! ```
+//! A later layer has its place here: Landlock before the filter in [`Plan::seal`], a cgroup between birth
+//! and letting go in [`Plan::birth`].
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit};
+
+use super::birth::{self, Born};
+use super::ids::Ids;
+use super::missing::{Layer, Missing};
+use super::policy::{HOST_NAME, Policy};
+use super::trees::Trees;
+use super::{net, root, seccomp};
+
+/// Workers and programs are killed before the services of the host.
+const OOM_SCORE: &[u8] = b"300";
+
+/// How workers are isolated: made once by the launcher, used for each worker.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What is allowed.
+    pub policy: Policy,
+    /// What is shown.
+    pub trees: Trees,
+}
+
+/// What a worker takes along from before it gave up its ids.
+#[derive(Debug)]
+pub struct Entered {
+    /// Its own `clear_refs`, for which it has not the rights any more.
+    pub clear_refs: Option<File>,
+}
+
+impl Plan {
+    /// Makes a process in namespaces of its own; `None`: this is it, and it must wait until it is let go.
+    ///
+    /// # Errors
+    /// The layer that failed; no process is left.
+    pub fn birth(&self, ids: Ids) -> Result<Option<Born>, Missing> {
+        let born = birth::clone_away(self.policy.network)
+            .map_err(|error| Missing::new(Layer::Namespaces, "clone into new namespaces", &error))?;
+        let Some(born) = born else { return Ok(None) };
+        match ids.write_maps(born.pid) {
+            Ok(()) => Ok(Some(born)),
+            Err(error) => {
+                end(born.pid);
+                Err(Missing::new(Layer::Ids, "writing the maps of users and groups", &error))
+            }
+        }
+    }
+
+    /// Takes this process behind its walls. `at` is a directory of the host to build the root on; the
+    /// host is not changed.
+    ///
+    /// # Errors
+    /// The layer that failed; the process must end.
+    pub fn enter(&self, ids: Ids, at: &Path) -> Result<Entered, Missing> {
+        let process = |what: &'static str| move |error: io::Error| Missing::new(Layer::Process, what, &error);
+        // A group and session of its own: nothing of the launcher's can be reached by number 0.
+        rustix::process::setsid().map_err(|error| process("setsid")(error.into()))?;
+        rustix::system::sethostname(HOST_NAME.as_bytes())
+            .map_err(|error| process("sethostname")(error.into()))?;
+        if !self.policy.network {
+            net::set_up().map_err(|(what, error)| Missing::new(Layer::Network, what, &error))?;
+        }
+        root::enter(&self.policy, &self.trees, at)?;
+        own_descriptors().map_err(process("opening /dev/null"))?;
+        limit().map_err(process("setting limits"))?;
+        std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).map_err(process("setting oom_score_adj"))?;
+        let clear_refs = OpenOptions::new().write(true).open("/proc/self/clear_refs").ok();
+        ids.drop_privileges()
+            .map_err(|error| Missing::new(Layer::Privileges, "giving up privileges", &error))?;
+        Ok(Entered { clear_refs })
+    }
+
+    /// Closes the door: from here on nothing can be changed any more, by the worker neither.
+    ///
+    /// # Errors
+    /// The layer that failed; the process must end.
+    pub fn seal(&self) -> Result<(), Missing> {
+        let privileges = |error: rustix::io::Errno| Missing::new(Layer::Privileges, "sealing", &error.into());
+        // Programs that are the same user must not read or trace it.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(privileges)?;
+        rustix::thread::set_no_new_privs(true).map_err(privileges)?;
+        seccomp::install().map_err(|error| Missing::new(Layer::Seccomp, "installing the filter", &error))
+    }
+}
+
+/// Standard input and output were the host's `/dev/null`.
+fn own_descriptors() -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok(())
+}
+
+/// Limits that no command sets for itself: what is shared between all processes of a user, and
+/// what no judged program needs. They are only ever lowered.
+fn limit() -> io::Result<()> {
+    let most = [
+        (Resource::Memlock, 8 << 20),
+        (Resource::Msgqueue, 0),
+        (Resource::Sigpending, 4096),
+        (Resource::Nice, 0),
+        (Resource::Rtprio, 0),
+    ];
+    for (resource, most) in most {
+        let now = rustix::process::getrlimit(resource).maximum.map_or(most, |hard| hard.min(most));
+        rustix::process::setrlimit(resource, Rlimit { current: Some(now), maximum: Some(now) })?;
+    }
+    Ok(())
+}
+
+/// Kills and reaps a child that cannot be used.
+fn end(pid: Pid) {
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    let _ = rustix::io::retry_on_intr(|| {
+        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
+    });
+}

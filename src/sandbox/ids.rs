@@ -1,0 +1,198 @@
+//! Users and groups: who is who inside, and what the worker keeps of its capabilities.
+//!
+//! | | inside | on the host |
+//! |---|---|---|
+//! | [`Ids::Own`] (root) | 0, for set-up only | the launcher's user |
+//! | | 1, the worker | an id of this worker's own |
+//! | | 1000, programs | another one |
+//! | [`Ids::Single`] (ordinary user) | 1000, worker and programs | the launcher's user |
+//!
+//! The worker makes files as the programs' user: it has that as its file-system id. Nobody is 0
+//! after set-up, and programs lose every capability when they are executed.
+#![expect(unsafe_code, reason = "setfsuid and setfsgid have no safe interface")]
+
+use std::fs;
+use std::io;
+
+use rustix::process::{Gid, Pid, RawGid, RawUid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::missing::{Layer, Missing};
+use super::policy::{PROGRAM_ID, WORKER_ID};
+
+/// The first host id of workers: above every range that systemd or `subuid` gives away, below 2³¹.
+const FIRST_HOST_ID: u32 = 1_900_000_000;
+/// Pairs of host ids for one launcher, and launchers (by process id) before the ranges repeat. Two
+/// workers with the same ids share per-user counts of the kernel and nothing else.
+const PAIRS: u64 = 8192;
+const RANGES: u64 = 4096;
+
+/// How ids are mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    /// The worker and its programs have host ids of their own.
+    Own {
+        /// The first of the two.
+        first: u32,
+    },
+    /// There is one id.
+    Single,
+}
+
+impl Ids {
+    /// Ids of their own for this worker of this launcher.
+    #[must_use]
+    pub fn own(launcher: Pid, worker: u64) -> Self {
+        let launcher = u64::try_from(launcher.as_raw_nonzero().get()).unwrap_or(0) % RANGES;
+        let pair = launcher * PAIRS + worker % PAIRS;
+        Self::Own { first: FIRST_HOST_ID + 2 * u32::try_from(pair).unwrap_or(0) }
+    }
+
+    /// Whether [`Ids::Single`] contains: not where the launcher is the host's root. Programs would be that
+    /// user, and files of `/proc` that only it may write ask for no capability.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn single() -> Result<Self, Missing> {
+        if rustix::process::geteuid().is_root()
+            && root_outside(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default())
+        {
+            return Err(Missing::said(
+                Layer::Ids,
+                "root without the right to give workers ids of their own (CAP_SETUID, CAP_SETGID)".to_owned(),
+            ));
+        }
+        Ok(Self::Single)
+    }
+
+    /// The user and group that a program has to become before it is executed.
+    #[must_use]
+    pub fn program(self) -> Option<u32> {
+        matches!(self, Self::Own { .. }).then_some(PROGRAM_ID)
+    }
+
+    /// Whether the kernel counts the processes of programs apart from everybody else's: by their own id, or since
+    /// Linux 5.14 by their user namespace.
+    #[must_use]
+    pub fn counts_processes(self) -> bool {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        matches!(self, Self::Own { .. }) || is_at_least(&release, 5, 14)
+    }
+
+    /// Gives the child its ids; from its parent.
+    ///
+    /// # Errors
+    /// The kernel refuses the mapping.
+    pub(super) fn write_maps(self, child: Pid) -> io::Result<()> {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let child = child.as_raw_nonzero();
+        let write = |file: &str, text: String| fs::write(format!("/proc/{child}/{file}"), text);
+        match self {
+            Self::Own { first } => {
+                let map =
+                    |own: u32| format!("0 {own} 1\n{WORKER_ID} {first} 1\n{PROGRAM_ID} {} 1\n", first + 1);
+                write("uid_map", map(uid))?;
+                write("gid_map", map(gid))
+            }
+            Self::Single => {
+                // Without it the kernel allows an ordinary user no mapping of groups.
+                write("setgroups", "deny".to_owned())?;
+                write("uid_map", format!("{PROGRAM_ID} {uid} 1\n"))?;
+                write("gid_map", format!("{PROGRAM_ID} {gid} 1\n"))
+            }
+        }
+    }
+
+    /// From set-up to work: the worker's ids, and of its capabilities those that it needs.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub(super) fn drop_privileges(self) -> io::Result<()> {
+        for capability in CapabilitySet::all() {
+            match rustix::thread::remove_capability_from_bounding_set(capability) {
+                // A capability that this kernel does not have.
+                Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Seeing and killing programs, whatever they make of themselves.
+        let mut kept = CapabilitySet::KILL | CapabilitySet::SYS_PTRACE;
+        if let Self::Own { .. } = self {
+            // For making a command a program's user.
+            kept |= CapabilitySet::SETUID | CapabilitySet::SETGID;
+            rustix::thread::set_keep_capabilities(true)?;
+            let (uid, gid) = (Uid::from_raw(WORKER_ID), Gid::from_raw(WORKER_ID));
+            rustix::thread::set_thread_groups(&[])?;
+            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+            rustix::thread::set_keep_capabilities(false)?;
+        }
+        let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+        rustix::thread::set_capabilities(None, sets)?;
+        rustix::thread::clear_ambient_capability_set()?;
+        if let Self::Own { .. } = self {
+            set_file_ids(PROGRAM_ID)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a kernel release is this one or newer.
+fn is_at_least(release: &str, major: u32, minor: u32) -> bool {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
+}
+
+/// Whether root of this user namespace is root outside of it, too; unless it is known, it is.
+fn root_outside(map: &str) -> bool {
+    let lines = map.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let mut outside =
+        lines.filter(|line| line.first() == Some(&"0")).filter_map(|line| line.get(1)?.parse::<u32>().ok());
+    outside.next().is_none_or(|outside| outside == 0)
+}
+
+/// Files are made, opened and removed as this user and group.
+fn set_file_ids(id: u32) -> io::Result<()> {
+    // These answer the id before, also where they do nothing: asked again, that is the new one.
+    // SAFETY: system calls on integers.
+    let now = unsafe {
+        libc::syscall(libc::SYS_setfsgid, id);
+        libc::syscall(libc::SYS_setfsuid, id);
+        [libc::syscall(libc::SYS_setfsgid, RawGid::MAX), libc::syscall(libc::SYS_setfsuid, RawUid::MAX)]
+    };
+    if now == [i64::from(id); 2] { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_worker_has_host_ids_of_its_own() {
+        let pid = |pid| Pid::from_raw(pid).unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for launcher in [1, 2, 4095] {
+            for worker in [0, 1, 8191] {
+                let Ids::Own { first } = Ids::own(pid(launcher), worker) else { panic!("not own") };
+                assert!(seen.insert(first) && !seen.contains(&(first + 1)));
+                assert!(first > FIRST_HOST_ID && first < i32::MAX.unsigned_abs());
+            }
+        }
+        assert_eq!(Ids::Single.program(), None);
+    }
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        for (release, newer) in
+            [("6.1.0-18-amd64", true), ("5.14", true), ("5.4.0", false), ("5.13.99-x", false), ("", false)]
+        {
+            assert_eq!(is_at_least(release, 5, 14), newer, "{release}");
+        }
+    }
+
+    #[test]
+    fn root_of_the_host_shares_its_id_with_nobody() {
+        assert!(root_outside("         0          0 4294967295\n") && root_outside(""));
+        assert!(!root_outside("         0       1000          1\n"));
+    }
+}

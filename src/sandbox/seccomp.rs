@@ -1,0 +1,295 @@
+//! Which system calls are refused, as one table, and the filter made of it.
+//!
+//! The filter is installed once on the worker, after its set-up; commands inherit it. So the worker
+//! lives with it, too. It is a list of what is refused: it takes away kernel surface that no judged
+//! program needs, while namespaces, ids and the private root are what contains. A refused call
+//! answers an errno and never a signal, so programs can try and fall back.
+//!
+//! - Numbers above the newest that this table knows do not exist, like x32 and other architectures.
+//! - The worker is process 1 of its namespace, and where it has no ids of its own it shares the user
+//!   with its programs. So every call that could change or inspect a process by number is refused for number 1,
+//!   and for whole users and groups. Signals need no rule: process 1 has no handlers.
+//! - `AF_NETLINK` is refused: `getaddrinfo` gets by without it, `getifaddrs` and `if_nameindex` fail.
+//! - System V IPC and message queues are refused because they outlive a box. POSIX semaphores and shared memory are
+//!   files of `/dev/shm` and work.
+
+use std::io;
+
+use super::bpf::{self, Rule, Test, When};
+
+/// The newest call that was looked at: `file_setattr` (Linux 6.17).
+const LAST: u32 = 469;
+
+const PERM: i32 = libc::EPERM;
+
+const fn always(call: i64) -> Rule {
+    Rule { call, when: When::Always, errno: PERM }
+}
+
+const fn arg(call: i64, index: u8, test: Test) -> Rule {
+    Rule { call, when: When::Arg(index, test), errno: PERM }
+}
+
+const fn or(rule: Rule, errno: i32) -> Rule {
+    Rule { errno, ..rule }
+}
+
+/// Every `CLONE_NEW*` that fits into the 32 bits that `clone` takes; `CLONE_NEWTIME` has its bit only in `unshare`.
+const NEW_NAMESPACES: u32 = 0x7e02_0000;
+const NEW_TIME: u32 = 0x80;
+
+/// Unix, IPv4, IPv6.
+const FAMILIES: Test = Test::NotIn(&[1, 2, 10]);
+/// Default, ICMP (datagrams only: raw sockets need a capability), TCP, UDP, ICMPv6, multipath TCP. Others load modules.
+const PROTOCOLS: Test = Test::NotIn(&[0, 1, 6, 17, 58, 262]);
+
+const PRIO_PROCESS: u32 = 0;
+const IOPRIO_WHO_PROCESS: u32 = 1;
+
+/// Pushing characters into a terminal, its selection, its line discipline.
+const TIOCSTI: u32 = 0x5412;
+const TIOCLINUX: u32 = 0x541c;
+const TIOCSETD: u32 = 0x5423;
+
+/// Not in every libc.
+const OPEN_TREE_ATTR: i64 = 467;
+const LISTMOUNT: i64 = 458;
+const STATMOUNT: i64 = 457;
+
+/// Numbers of one architecture only.
+#[cfg(target_arch = "x86_64")]
+const OLD: &[Rule] = &[
+    always(libc::SYS_iopl),
+    always(libc::SYS_ioperm),
+    always(libc::SYS_modify_ldt),
+    always(libc::SYS_uselib),
+    always(libc::SYS_ustat),
+    always(libc::SYS_sysfs),
+    always(libc::SYS__sysctl),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD: &[Rule] = &[];
+
+/// The table. Rules of one call stand together; the common calls come first.
+const RULES: &[Rule] = &[
+    // Threads are made by `clone` where `clone3`, whose flags are out of a filter's sight, is not there.
+    arg(libc::SYS_clone, 0, Test::AnyOf(NEW_NAMESPACES)),
+    or(always(libc::SYS_clone3), libc::ENOSYS),
+    arg(libc::SYS_ioctl, 1, Test::Is(TIOCSTI)),
+    arg(libc::SYS_ioctl, 1, Test::Is(TIOCLINUX)),
+    arg(libc::SYS_ioctl, 1, Test::Is(TIOCSETD)),
+    or(arg(libc::SYS_socket, 0, FAMILIES), libc::EAFNOSUPPORT),
+    or(arg(libc::SYS_socket, 2, PROTOCOLS), libc::EPROTONOSUPPORT),
+    or(arg(libc::SYS_socketpair, 0, FAMILIES), libc::EAFNOSUPPORT),
+    // Process 1, users and groups.
+    arg(libc::SYS_prlimit64, 0, Test::Is(1)),
+    arg(libc::SYS_sched_setaffinity, 0, Test::Is(1)),
+    arg(libc::SYS_sched_setscheduler, 0, Test::Is(1)),
+    arg(libc::SYS_sched_setparam, 0, Test::Is(1)),
+    arg(libc::SYS_sched_setattr, 0, Test::Is(1)),
+    arg(libc::SYS_setpriority, 0, Test::NotIn(&[PRIO_PROCESS])),
+    arg(libc::SYS_setpriority, 1, Test::Is(1)),
+    arg(libc::SYS_ioprio_set, 0, Test::NotIn(&[IOPRIO_WHO_PROCESS])),
+    arg(libc::SYS_ioprio_set, 1, Test::Is(1)),
+    arg(libc::SYS_get_robust_list, 0, Test::Is(1)),
+    arg(libc::SYS_migrate_pages, 0, Test::Is(1)),
+    arg(libc::SYS_move_pages, 0, Test::Is(1)),
+    arg(libc::SYS_pidfd_open, 0, Test::Is(1)),
+    always(libc::SYS_pidfd_getfd),
+    always(libc::SYS_kcmp),
+    always(libc::SYS_ptrace),
+    always(libc::SYS_process_vm_readv),
+    always(libc::SYS_process_vm_writev),
+    always(libc::SYS_process_madvise),
+    always(libc::SYS_process_mrelease),
+    // 0 and the query are all that programs do with it; other personalities weaken address randomisation.
+    arg(libc::SYS_personality, 0, Test::NotIn(&[0, u32::MAX])),
+    // Namespaces and mounts.
+    arg(libc::SYS_unshare, 0, Test::AnyOf(NEW_NAMESPACES | NEW_TIME)),
+    always(libc::SYS_setns),
+    always(libc::SYS_mount),
+    always(libc::SYS_umount2),
+    always(libc::SYS_pivot_root),
+    always(libc::SYS_chroot),
+    always(libc::SYS_open_tree),
+    always(OPEN_TREE_ATTR),
+    always(libc::SYS_move_mount),
+    always(libc::SYS_fsopen),
+    always(libc::SYS_fsconfig),
+    always(libc::SYS_fsmount),
+    always(libc::SYS_fspick),
+    always(libc::SYS_mount_setattr),
+    always(STATMOUNT),
+    always(LISTMOUNT),
+    // Files behind the back of paths.
+    always(libc::SYS_open_by_handle_at),
+    always(libc::SYS_name_to_handle_at),
+    always(libc::SYS_fanotify_init),
+    always(libc::SYS_fanotify_mark),
+    always(libc::SYS_quotactl),
+    always(libc::SYS_quotactl_fd),
+    always(libc::SYS_acct),
+    always(libc::SYS_swapon),
+    always(libc::SYS_swapoff),
+    // Large parts of the kernel that judged programs do not need.
+    always(libc::SYS_bpf),
+    always(libc::SYS_perf_event_open),
+    always(libc::SYS_userfaultfd),
+    always(libc::SYS_io_uring_setup),
+    always(libc::SYS_io_uring_enter),
+    always(libc::SYS_io_uring_register),
+    always(libc::SYS_memfd_secret),
+    // What outlives a box.
+    always(libc::SYS_add_key),
+    always(libc::SYS_request_key),
+    always(libc::SYS_keyctl),
+    always(libc::SYS_shmget),
+    always(libc::SYS_shmat),
+    always(libc::SYS_shmctl),
+    always(libc::SYS_shmdt),
+    always(libc::SYS_semget),
+    always(libc::SYS_semop),
+    always(libc::SYS_semtimedop),
+    always(libc::SYS_semctl),
+    always(libc::SYS_msgget),
+    always(libc::SYS_msgsnd),
+    always(libc::SYS_msgrcv),
+    always(libc::SYS_msgctl),
+    always(libc::SYS_mq_open),
+    always(libc::SYS_mq_unlink),
+    always(libc::SYS_mq_timedsend),
+    always(libc::SYS_mq_timedreceive),
+    always(libc::SYS_mq_notify),
+    always(libc::SYS_mq_getsetattr),
+    // The machine.
+    always(libc::SYS_init_module),
+    always(libc::SYS_finit_module),
+    always(libc::SYS_delete_module),
+    always(libc::SYS_kexec_load),
+    #[cfg(target_arch = "x86_64")]
+    always(libc::SYS_kexec_file_load),
+    always(libc::SYS_reboot),
+    always(libc::SYS_syslog),
+    always(libc::SYS_settimeofday),
+    always(libc::SYS_clock_settime),
+    always(libc::SYS_clock_adjtime),
+    always(libc::SYS_adjtimex),
+    always(libc::SYS_sethostname),
+    always(libc::SYS_setdomainname),
+    always(libc::SYS_vhangup),
+    always(libc::SYS_nfsservctl),
+    always(libc::SYS_lookup_dcookie),
+];
+
+fn rules() -> Vec<Rule> {
+    RULES.iter().chain(OLD).copied().collect()
+}
+
+/// Installs the filter on this thread, and so on everything that it starts. `no_new_privs` must be set.
+pub(super) fn install() -> io::Result<()> {
+    bpf::install(&mut bpf::assemble(&rules(), LAST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    /// The table read without the machine: the expectation.
+    fn expected(number: u32, args: [u64; 6]) -> Option<i32> {
+        if number > LAST {
+            return Some(libc::ENOSYS);
+        }
+        let refuses = |rule: &Rule| match rule.when {
+            When::Always => true,
+            When::Arg(index, test) => {
+                let value = args[usize::from(index)] as u32;
+                match test {
+                    Test::Is(one) => value == one,
+                    Test::AnyOf(bits) => value & bits != 0,
+                    Test::NotIn(values) => !values.contains(&value),
+                }
+            }
+        };
+        rules().iter().find(|rule| rule.call == i64::from(number) && refuses(rule)).map(|rule| rule.errno)
+    }
+
+    #[test]
+    fn the_filter_is_the_table() {
+        let program = bpf::assemble(&rules(), LAST);
+        let values =
+            [0, 1, 2, 3, 10, 16, 17, 40, 0x80, 0x5412, 0x541c, 0x1000_0000, 0x7e02_0000, 0xffff_ffff];
+        for number in 0..=512 {
+            for value in values {
+                for high in [0, 1 << 32] {
+                    let args = [value | high; 6];
+                    let answer = bpf::evaluate(&program, bpf::NATIVE_ARCHITECTURE, number, args);
+                    assert_eq!(answer, expected(number, args), "call {number} with {value:#x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_architectures_and_x32_do_not_exist() {
+        let program = bpf::assemble(&rules(), LAST);
+        // i386 and arm.
+        for architecture in [0x4000_0003, 0x4000_0028] {
+            assert_eq!(bpf::evaluate(&program, architecture, 1, [0; 6]), Some(libc::ENOSYS));
+        }
+        let x32 = 0x4000_0000 | 1;
+        assert_eq!(bpf::evaluate(&program, bpf::NATIVE_ARCHITECTURE, x32, [0; 6]), Some(libc::ENOSYS));
+        assert_eq!(bpf::evaluate(&program, bpf::NATIVE_ARCHITECTURE, 1, [0; 6]), None);
+    }
+
+    #[test]
+    fn rules_of_one_call_stand_together() {
+        let rules = rules();
+        let groups = rules.chunk_by(|a, b| a.call == b.call).count();
+        let mut calls: Vec<_> = rules.iter().map(|rule| rule.call).collect();
+        calls.sort_unstable();
+        calls.dedup();
+        assert_eq!(groups, calls.len());
+    }
+
+    #[rstest]
+    #[case::thread(libc::SYS_clone, [0x003d_0f00, 0, 0, 0, 0, 0], None)]
+    #[case::user_namespace(libc::SYS_clone, [0x1000_0011, 0, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::flags_in_the_upper_half(libc::SYS_clone, [0x1_1000_0011, 0, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::clone3(libc::SYS_clone3, [0; 6], Some(libc::ENOSYS))]
+    #[case::vsock(libc::SYS_socket, [40, 1, 0, 0, 0, 0], Some(libc::EAFNOSUPPORT))]
+    #[case::netlink(libc::SYS_socket, [16, 3, 0, 0, 0, 0], Some(libc::EAFNOSUPPORT))]
+    #[case::tcp(libc::SYS_socket, [2, 1, 6, 0, 0, 0], None)]
+    #[case::sctp(libc::SYS_socket, [2, 1, 132, 0, 0, 0], Some(libc::EPROTONOSUPPORT))]
+    #[case::own_limits(libc::SYS_prlimit64, [0; 6], None)]
+    #[case::limits_of_the_worker(libc::SYS_prlimit64, [1, 7, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::own_priority(libc::SYS_setpriority, [0, 0, 5, 0, 0, 0], None)]
+    #[case::priority_of_the_user(libc::SYS_setpriority, [2, 0, 5, 0, 0, 0], Some(libc::EPERM))]
+    #[case::query(libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0, 0], None)]
+    #[case::no_randomisation(libc::SYS_personality, [0x4_0000, 0, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::push(libc::SYS_ioctl, [0, 0xffff_ffff_0000_5412, 0, 0, 0, 0], Some(libc::EPERM))]
+    fn cases(#[case] call: i64, #[case] args: [u64; 6], #[case] answer: Option<i32>) {
+        let program = bpf::assemble(&rules(), LAST);
+        let number = u32::try_from(call).unwrap();
+        assert_eq!(bpf::evaluate(&program, bpf::NATIVE_ARCHITECTURE, number, args), answer);
+    }
+
+    /// Every call that is always refused, really made. The filter binds only the thread that has it.
+    #[test]
+    #[expect(unsafe_code, reason = "system calls by number")]
+    fn the_kernel_agrees() {
+        let sweep = || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            install().unwrap();
+            for number in 0..=512 {
+                let Some(errno) = expected(number, [0; 6]) else { continue };
+                // By an argument of 0 only: those have a table of their own above.
+                // SAFETY: the filter refuses the call before the kernel looks at its arguments.
+                let answer = unsafe { libc::syscall(i64::from(number), 0, 0, 0, 0, 0, 0) };
+                let said = io::Error::last_os_error().raw_os_error();
+                assert_eq!((answer, said), (-1, Some(errno)), "call {number}");
+            }
+        };
+        std::thread::spawn(sweep).join().unwrap();
+    }
+}

@@ -1,0 +1,151 @@
+//! A worker that was just born into namespaces: it waits to be let go, takes itself behind its walls, and
+//! says to the launcher that it is ready, or which layer failed.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::box_dir::Home;
+use super::command::{self, Outcome};
+use super::reap;
+use super::shared::{EMPTIED, Shared};
+use super::spawn::{Confined, Spawner};
+use crate::sandbox::{BOX_DIR, Ids, Layer, Missing, Plan};
+use crate::worker::packet;
+use crate::worker::protocol::{Ended, Run, RunLimits, WorkerPolicy};
+
+/// How long the interpreter may take to do nothing.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a worker in a sandbox is born with.
+#[derive(Debug)]
+pub struct Newborn {
+    /// How it is isolated.
+    pub plan: Plan,
+    /// Who it is.
+    pub ids: Ids,
+    /// Its end of the socket on which it is let go and answers, once.
+    pub control: OwnedFd,
+}
+
+/// What a worker needs to serve.
+pub(super) struct Settled {
+    pub(super) home: Home,
+    pub(super) spawner: Spawner,
+    pub(super) shared: Vec<Shared>,
+}
+
+impl Newborn {
+    /// Becomes a worker; `None`: it could not, and has said so.
+    pub(super) fn settle(self, policy: WorkerPolicy) -> Option<Settled> {
+        if !self.wait() {
+            return None;
+        }
+        let settled = self.enter(policy);
+        let answer = settled.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.answer(&answer);
+        settled.ok()
+    }
+
+    /// The throw-away worker that shows whether all of it works: runs the interpreter as a program would be run.
+    pub(crate) fn probe(self, policy: WorkerPolicy) {
+        if self.wait() {
+            let answer = self.enter(policy).and_then(run_interpreter);
+            self.answer(&answer);
+        }
+    }
+
+    /// Until the launcher has written the ids; `false`: it is gone.
+    fn wait(&self) -> bool {
+        matches!(packet::receive::<u8>(self.control.as_fd()), Ok(Some(_)))
+    }
+
+    fn answer(&self, answer: &Result<(), Missing>) {
+        // A launcher that is gone needs no answer; the worker's socket is closed then, too.
+        if let Ok(body) = packet::encode(answer) {
+            let _ = packet::send(self.control.as_fd(), &body, None);
+        }
+    }
+
+    fn enter(&self, policy: WorkerPolicy) -> Result<Settled, Missing> {
+        let entered = self.plan.enter(self.ids, &policy.scratch_dir)?;
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        let interpreter = self.plan.trees.interpreter.clone();
+        let policy = WorkerPolicy {
+            scratch_dir: PathBuf::from(BOX_DIR),
+            path: path_with(&policy, &interpreter),
+            interpreter,
+            sandbox: None,
+            ..policy
+        };
+        let confined = Confined { identity: self.ids.program(), counted: self.ids.counts_processes() };
+        let spawner = Spawner::new(policy, entered.clear_refs, Some(confined));
+        reap::reset_fault_handlers();
+        let dirs = || -> std::io::Result<_> {
+            let mut shared = vec![Shared::new(Path::new(BOX_DIR), false)?];
+            for path in EMPTIED {
+                shared.push(Shared::new(Path::new(path), true)?);
+            }
+            Ok((Home::whole(Path::new(BOX_DIR))?, shared))
+        };
+        let (home, shared) = dirs().map_err(|error| Missing {
+            layer: Layer::Root,
+            said: format!("opening the directories of boxes: {error}"),
+            remedy: "this is a defect of evalmill".to_owned(),
+        })?;
+        self.plan.seal()?;
+        Ok(Settled { home, spawner, shared })
+    }
+}
+
+/// `PATH` with the directory of the interpreter as it is inside, where a shim was named.
+fn path_with(policy: &WorkerPolicy, interpreter: &Path) -> String {
+    let (Some(named), Some(real)) = (policy.interpreter.parent(), interpreter.parent()) else {
+        return policy.path.clone();
+    };
+    let real = real.to_string_lossy();
+    policy
+        .path
+        .split(':')
+        .map(|dir| if Path::new(dir) == named { &*real } else { dir })
+        .collect::<Vec<_>>()
+        .join(":")
+}
+
+fn run_interpreter(settled: Settled) -> Result<(), Missing> {
+    let Settled { mut home, mut spawner, .. } = settled;
+    let missing = |said: String| {
+        Missing {
+        layer: Layer::Interpreter,
+        said: format!("it does not run in the sandbox: {said}"),
+        remedy: "set python.interpreter to one that an ordinary user can run, or sandbox.binds to what it needs beside its prefix".to_owned(),
+    }
+    };
+    let in_box = home.open(&[]).map_err(missing)?;
+    let (control, _ours) = UnixStream::pair().map_err(|error| missing(error.to_string()))?;
+    let run = Run {
+        argv: ["python3", "-I", "-S", "-c", "pass"].map(str::to_owned).to_vec(),
+        stdin: Vec::new(),
+        witness: None,
+        limits: RunLimits {
+            wall: PROBE_LIMIT,
+            cpu: PROBE_LIMIT,
+            memory_bytes: 1 << 30,
+            output_bytes: 4 << 10,
+            processes: 64,
+            file_bytes: 1 << 20,
+            open_files: 256,
+        },
+    };
+    match command::run(&mut spawner, &run, &in_box, &control, &mut Vec::new()) {
+        Outcome::Ran(ran, Ok(())) if ran.ended == Ended::Exited(0) => Ok(()),
+        Outcome::Ran(ran, clean) => {
+            let stderr = String::from_utf8_lossy(&ran.stderr);
+            let last = stderr.lines().last().unwrap_or_default();
+            let unclean = clean.err().unwrap_or_default();
+            Err(missing([format!("{:?}", ran.ended).as_str(), last, &unclean].join(" ").trim().to_owned()))
+        }
+        Outcome::SupervisorGone => Err(missing("the launcher is gone".to_owned())),
+    }
+}

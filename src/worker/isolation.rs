@@ -1,0 +1,154 @@
+//! Which tier works here: tried once by the launcher, with a worker that is thrown away, and then used for
+//! every worker.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, WaitOptions};
+
+use super::inside::Newborn;
+use super::packet;
+use super::protocol::WorkerPolicy;
+use crate::config::Tier;
+use crate::sandbox::{Born, Ids, Layer, Missing, Plan, Policy, Trees, beyond};
+
+/// How long the throw-away worker may take.
+const PROBE_LIMIT: Timespec = Timespec { tv_sec: 8, tv_nsec: 0 };
+/// The number of the throw-away worker; no worker comes to have it.
+const PROBE: u64 = u64::MAX;
+
+/// How workers are isolated.
+pub(super) struct Isolation {
+    /// What was reached.
+    pub(super) tier: Tier,
+    /// What keeps it from being more.
+    pub(super) missing: Vec<Missing>,
+    walls: Option<Walls>,
+}
+
+#[derive(Clone)]
+struct Walls {
+    plan: Plan,
+    /// Workers have ids of their own.
+    own_ids: bool,
+}
+
+/// What came of trying.
+pub(super) enum Start {
+    /// This is the launcher.
+    Ready(Isolation),
+    /// This is the throw-away worker, which has done its work.
+    Probe,
+}
+
+/// A worker seen from the launcher.
+pub(super) struct BornWorker {
+    pub(super) born: Born,
+    /// Our end of its control socket; it has been let go.
+    pub(super) control: OwnedFd,
+}
+
+impl Isolation {
+    fn none(missing: Vec<Missing>) -> Self {
+        Self { tier: Tier::None, missing, walls: None }
+    }
+
+    /// Tries the strongest tier that `policy` asks for.
+    pub(super) fn start(policy: &WorkerPolicy, own: Pid) -> Start {
+        let Some(sandbox) = &policy.sandbox else { return Start::Ready(Self::none(Vec::new())) };
+        let walls = match Walls::new(sandbox, policy) {
+            Ok(walls) => walls,
+            Err(missing) => return Start::Ready(Self::none(vec![missing])),
+        };
+        let walls = [walls.clone(), Walls { own_ids: false, ..walls }];
+        // An ordinary user, and root without all of its rights, has one id only.
+        let first = usize::from(!rustix::process::geteuid().is_root());
+        let mut missing = Vec::new();
+        for walls in walls.into_iter().skip(first) {
+            match walls.probe(policy, own) {
+                None => return Start::Probe,
+                Some(Ok(())) => {
+                    let tier = Tier::Namespaces;
+                    let missing = beyond(tier).into_iter().collect();
+                    return Start::Ready(Self { tier, missing, walls: Some(walls) });
+                }
+                Some(Err(one)) => {
+                    let of_ids = matches!(one.layer, Layer::Ids | Layer::Privileges);
+                    missing.push(one);
+                    if !of_ids {
+                        break;
+                    }
+                }
+            }
+        }
+        Start::Ready(Self::none(missing))
+    }
+
+    /// Makes a worker behind walls; `None`: workers are made without. In the worker the answer is what it has to do.
+    pub(super) fn birth(
+        &self,
+        own: Pid,
+        worker: u64,
+    ) -> Option<Result<Result<BornWorker, Newborn>, Missing>> {
+        self.walls.as_ref().map(|walls| walls.birth(own, worker))
+    }
+}
+
+impl Walls {
+    fn new(sandbox: &Policy, policy: &WorkerPolicy) -> Result<Self, Missing> {
+        let trees = Trees::find(sandbox, &policy.interpreter, &policy.path)?;
+        Ok(Self { plan: Plan { policy: sandbox.clone(), trees }, own_ids: true })
+    }
+
+    fn birth(&self, own: Pid, worker: u64) -> Result<Result<BornWorker, Newborn>, Missing> {
+        let process = |what: &str, error: std::io::Error| Missing {
+            layer: Layer::Process,
+            said: format!("{what}: {error}"),
+            remedy: "look at the limits of open files and memory".to_owned(),
+        };
+        let ids = if self.own_ids { Ids::own(own, worker) } else { Ids::single()? };
+        let (ours, theirs) = packet::pair().map_err(|error| process("a socket", error))?;
+        let Some(born) = self.plan.birth(ids)? else {
+            return Ok(Err(Newborn { plan: self.plan.clone(), ids, control: theirs }));
+        };
+        let go = packet::encode(&1u8).map_err(|error| process("a packet", error))?;
+        // One that has already ended is found by its pidfd.
+        let _ = packet::send(ours.as_fd(), &go, None);
+        Ok(Ok(BornWorker { born, control: ours }))
+    }
+
+    /// Whether all of it works; `None`: this is the throw-away worker.
+    fn probe(&self, policy: &WorkerPolicy, own: Pid) -> Option<Result<(), Missing>> {
+        let child = match self.birth(own, PROBE) {
+            Ok(Ok(child)) => child,
+            Ok(Err(newborn)) => {
+                newborn.probe(policy.clone());
+                return None;
+            }
+            Err(missing) => return Some(Err(missing)),
+        };
+        let ended = |said: String| {
+            Missing {
+            layer: Layer::Process,
+            said: format!("the worker that was made to see what works {said}"),
+            remedy: "try again on a machine with less load, or set sandbox.tier to \"none\" where nothing is untrusted"
+                .to_owned(),
+        }
+        };
+        let answered = poll(&mut [PollFd::new(&child.control, PollFlags::IN)], Some(&PROBE_LIMIT));
+        let answer = match answered {
+            Ok(1) => match packet::receive::<Result<(), Missing>>(child.control.as_fd()) {
+                Ok(Some((answer, _))) => answer,
+                Ok(None) => Err(ended("ended without an answer".to_owned())),
+                Err(error) => Err(ended(format!("cannot be understood: {error}"))),
+            },
+            _ => Err(ended(format!("did not answer within {:?}", Duration::from_secs(8)))),
+        };
+        let _ = rustix::process::pidfd_send_signal(&child.born.pidfd, Signal::KILL);
+        let _ = rustix::io::retry_on_intr(|| {
+            rustix::process::waitpid(Some(child.born.pid), WaitOptions::empty())
+        });
+        Some(answer)
+    }
+}
