@@ -82,7 +82,6 @@ pub async fn bench_broker(
     let mut quiet = settings.clone();
     quiet.telemetry.listen = String::new();
     let (drain, force) = (draining.clone(), forced.clone());
-    let begun = Instant::now();
     let overheads = Overheads::default();
     let noted = Some(Arc::clone(&overheads));
     let service = tracker.spawn(async move { serve_measured(&quiet, drain, force, noted).await });

@@ -22,6 +22,7 @@ mod parking;
 mod predictions;
 mod properties;
 mod publisher;
+mod ramp;
 mod settle;
 mod tap;
 mod tls;
