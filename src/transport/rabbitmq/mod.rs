@@ -17,6 +17,7 @@ mod broker;
 mod consumer;
 mod endpoint;
 mod fault;
+mod files;
 mod link;
 mod parking;
 mod predictions;
