@@ -241,6 +241,8 @@ impl Consumer {
             Some((upkeep.all_classes().await, upkeep))
         });
         let mut looks = pin!(looks);
+        // The last look took too long.
+        let mut slow = false;
         let mut tried = Instant::now();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -310,7 +312,17 @@ impl Consumer {
                 }
                 // What ends is no longer looked after: losing the link would only undo work.
                 Some(looked) = looks.next(), if !draining => {
-                    refused.since = looked?;
+                    refused.since = match looked {
+                        // A broker that is slow for once still works: losing the link would make it do more.
+                        Err(error @ BrokerError::Timeout { .. }) if !slow => {
+                            slow = true;
+                            vec![error.to_string()]
+                        }
+                        looked => {
+                            slow = false;
+                            looked?
+                        }
+                    };
                     self.say(&mut refused);
                 }
                 room = self.intake.reserve(), if waiting.is_some() => match (room, waiting.take()) {
@@ -403,7 +415,10 @@ impl Consumer {
         if reasons.is_empty() {
             self.link.tell(LinkEvent::Accepted);
         } else {
-            tracing::warn!(reasons, "a class of input is not consumed, or lacks something");
+            tracing::warn!(
+                reasons,
+                "a class of input is not consumed, or lacks something, or the broker is slow"
+            );
             self.link.tell(LinkEvent::Refused(reasons.clone()));
         }
         refused.said = reasons;
