@@ -12,7 +12,7 @@ use super::exit::Failure;
 use super::run::runtime;
 use super::signals::Signals;
 use crate::api::serve as serve_settings;
-use crate::config::Override;
+use crate::config::{Override, Problems};
 use crate::sandbox::{notice, reach};
 use crate::service::FlowEnd;
 use crate::telemetry::say;
@@ -24,7 +24,9 @@ use crate::telemetry::say;
 pub(super) fn serve(file: Option<PathBuf>, args: &ServeArgs) -> Result<(), Failure> {
     let workers = args.workers.map(|workers| workers.to_string());
     let workers = workers.map(|value| Override::new("worker.num_workers", value, "--workers"));
-    let settings = client::settings(file, workers.into_iter().collect())?;
+    let loaded = client::loaded(file, workers.into_iter().collect())?;
+    loaded.held_long_enough().map_err(|problem| Problems(vec![problem]))?;
+    let settings = loaded.settings;
     let runtime = runtime(settings.num_workers())
         .map_err(|error| Failure::Io(format!("no runtime can be started: {error}")))?;
     let tier = reach(&settings.sandbox).ok();
