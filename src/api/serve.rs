@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::client::broker;
 use super::{Engine, EngineError, EngineOptions};
-use crate::config::{Settings, Tier};
+use crate::config::{Problems, Settings, Tier};
 use crate::metrics::Window;
 use crate::pipeline::{Framing, Pipeline};
 use crate::service::{
@@ -55,15 +55,8 @@ pub enum ServeError {
     #[error(transparent)]
     Flow(#[from] FlowError),
     /// A setting does not go with a broker.
-    #[error(
-        "limits.max_prediction_time is {seconds} s: the broker takes a delivery back after {limit} s (rabbitmq.consumer_timeout_seconds), so it must be at most half of that; lower it, or raise consumer_timeout at the broker (or its policy for evalmill.work.*) and say so in rabbitmq.consumer_timeout_seconds"
-    )]
-    TooLong {
-        /// The setting.
-        seconds: f64,
-        /// After which the broker takes a delivery back.
-        limit: f64,
-    },
+    #[error(transparent)]
+    Setting(#[from] Problems),
 }
 
 impl Settings {
@@ -100,13 +93,10 @@ pub(super) async fn serve_measured(
     forced: CancellationToken,
     overheads: Option<Overheads>,
 ) -> Result<FlowEnd, ServeError> {
-    let limit = settings.rabbitmq.consumer_timeout_seconds;
-    if settings.limits.max_prediction_time > limit / 2.0 {
-        return Err(ServeError::TooLong { seconds: settings.limits.max_prediction_time, limit });
-    }
+    settings.held_long_enough().map_err(|problem| Problems(vec![problem]))?;
     let listener = listen(&settings.telemetry.listen).await?;
     let broker = broker(settings);
-    let max_wait = Duration::from_secs_f64(limit / 4.0);
+    let max_wait = Duration::from_secs_f64(settings.rabbitmq.consumer_timeout_seconds / 4.0);
     let options = EngineOptions {
         framing: Framing::Message,
         max_wait: Some(max_wait),

@@ -6,18 +6,24 @@ use std::time::Duration;
 
 use super::exit::Failure;
 use super::run::runtime;
-use crate::config::{Override, Settings, Sources, load};
+use crate::config::{Loaded, Override, Settings, Sources, load};
 use crate::telemetry::start_logging;
 
 /// The settings that are in force, and logging as they say.
 pub(super) fn settings(file: Option<PathBuf>, overrides: Vec<Override>) -> Result<Settings, Failure> {
+    Ok(loaded(file, overrides)?.settings)
+}
+
+/// The same, with where each came from.
+pub(super) fn loaded(file: Option<PathBuf>, overrides: Vec<Override>) -> Result<Loaded, Failure> {
     let mut sources = Sources::from_process(file);
     sources.overrides = overrides;
-    let settings = load(&sources)?.settings;
+    let loaded = load(&sources)?;
+    let settings = &loaded.settings;
     // What the AMQP library logs as errors, the commands say themselves, once. Who names it gets it.
     let filter = format!("lapin=off,{}", settings.telemetry.log);
     start_logging(&filter, settings.telemetry.log_format).map_err(Failure::Usage)?;
-    Ok(settings)
+    Ok(loaded)
 }
 
 /// Runs `work` on a runtime of its own.

@@ -61,6 +61,7 @@ impl From<ServeError> for Failure {
         match error {
             ServeError::Engine(error) => error.into(),
             ServeError::Flow(error) => error.into(),
+            ServeError::Setting(problems) => problems.into(),
             other => Self::Serve(other),
         }
     }

@@ -12,7 +12,7 @@ use super::exit::Failure;
 use super::run::runtime;
 use super::signals::Signals;
 use crate::api::serve as serve_settings;
-use crate::config::Override;
+use crate::config::{Override, Problems};
 use crate::service::FlowEnd;
 
 /// Serves until it is told to stop.
@@ -22,7 +22,9 @@ use crate::service::FlowEnd;
 pub(super) fn serve(file: Option<PathBuf>, args: &ServeArgs) -> Result<(), Failure> {
     let workers = args.workers.map(|workers| workers.to_string());
     let workers = workers.map(|value| Override::new("worker.num_workers", value, "--workers"));
-    let settings = client::settings(file, workers.into_iter().collect())?;
+    let loaded = client::loaded(file, workers.into_iter().collect())?;
+    loaded.held_long_enough().map_err(|problem| Problems(vec![problem]))?;
+    let settings = loaded.settings;
     let runtime = runtime(settings.num_workers())
         .map_err(|error| Failure::Io(format!("no runtime can be started: {error}")))?;
     // A task of its own, so that everything is done on the runtime's threads: the flow and what it

@@ -238,6 +238,32 @@ fn judge(leaf: &Leaf) -> Result<Json, Problem> {
 }
 
 impl Loaded {
+    /// [`Settings::held_long_enough`], its problem naming the setting that was set, and where.
+    ///
+    /// # Errors
+    ///
+    /// A prediction may outlast its delivery.
+    pub fn held_long_enough(&self) -> Result<(), Problem> {
+        self.settings.held_long_enough().map_err(|problem| {
+            let other = "rabbitmq.consumer_timeout_seconds";
+            let origin = |path: &str| self.origins.get(path).cloned().unwrap_or(Origin::Default);
+            if origin(&problem.path) != Origin::Default || origin(other) == Origin::Default {
+                return Problem { origin: origin(&problem.path), ..problem };
+            }
+            let seconds = self.settings.limits.max_prediction_time;
+            Problem {
+                path: other.into(),
+                value: Some(self.settings.rabbitmq.consumer_timeout_seconds.to_string()),
+                origin: origin(other),
+                rule: format!("must be at least twice {}, which is {seconds}", problem.path).into(),
+                hint: Some(format!(
+                    "{}, where the broker's consumer_timeout (or its policy for evalmill.work.*) is as long, or a smaller {}",
+                    seconds * 2.0, problem.path
+                )),
+            }
+        })
+    }
+
     /// [`Settings::interpreter`], its problem naming where the setting came from.
     ///
     /// # Errors

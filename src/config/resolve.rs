@@ -29,6 +29,32 @@ impl Settings {
         find_interpreter(&self.python.interpreter, &DIRECTORIES.map(Path::new))
     }
 
+    /// Whether a prediction ends before the broker takes its delivery back. It concerns a service only.
+    ///
+    /// # Errors
+    ///
+    /// `limits.max_prediction_time` is more than half of `rabbitmq.consumer_timeout_seconds`.
+    pub fn held_long_enough(&self) -> Result<(), Problem> {
+        let (seconds, limit) = (self.limits.max_prediction_time, self.rabbitmq.consumer_timeout_seconds);
+        if seconds <= limit / 2.0 {
+            return Ok(());
+        }
+        let other = "rabbitmq.consumer_timeout_seconds";
+        Err(Problem {
+            path: "limits.max_prediction_time".into(),
+            value: Some(seconds.to_string()),
+            origin: Origin::Default,
+            rule: format!(
+                "must be at most half of {other}, which is {limit}: by then the broker takes a delivery back"
+            )
+            .into(),
+            hint: Some(format!(
+                "{}, or a longer consumer_timeout at the broker (or its policy for evalmill.work.*), said in {other}",
+                limit / 2.0
+            )),
+        })
+    }
+
     /// Where boxes are made.
     pub fn scratch_dir(&self) -> PathBuf {
         choose_scratch(&self.worker.scratch_dir, std::env::var_os("EXEC_TMP_DIR"))

@@ -10,6 +10,7 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
 use thiserror::Error;
 
+use super::files::Files;
 use super::tls;
 use crate::config::{RabbitMq, redact};
 use crate::util::ceiling::Ceiling;
@@ -144,6 +145,7 @@ pub struct Broker {
     pub instance: String,
     /// The most bytes of a message: what the settings allow, or less where the broker said so.
     pub max_message_bytes: Ceiling,
+    files: Files,
 }
 
 impl Broker {
@@ -151,7 +153,7 @@ impl Broker {
     #[must_use]
     pub fn new(settings: RabbitMq, instance: String) -> Self {
         let max_message_bytes = Ceiling::new((settings.max_message_mb as usize) << 20);
-        Self { settings, instance, max_message_bytes }
+        Self { settings, instance, max_message_bytes, files: Files::default() }
     }
 
     /// The URL with user and password as they are now: files are read again each time, so that a changed
@@ -160,11 +162,12 @@ impl Broker {
     /// # Errors
     /// There is none, or it cannot be used. No error shows a password.
     pub async fn uri(&self) -> Result<AMQPUri, BrokerError> {
-        let settings = &self.settings;
+        let (settings, files) = (&self.settings, &self.files);
         let (from, url) = match (settings.url.reveal(), settings.url_file.as_str()) {
             ("", "") => return Err(BrokerError::NoUrl),
             ("", file) => {
-                let url = read("rabbitmq.url_file", file, "amqp://user:password@host:5672/vhost").await?;
+                let url =
+                    files.read("rabbitmq.url_file", file, "amqp://user:password@host:5672/vhost").await?;
                 (format!("rabbitmq.url (in {file})"), url)
             }
             (url, _) => ("rabbitmq.url".to_owned(), url.to_owned()),
@@ -194,12 +197,16 @@ impl Broker {
         let userinfo = &mut uri.authority.userinfo;
         match (settings.user.as_str(), settings.user_file.as_str()) {
             ("", "") => {}
-            ("", file) => userinfo.username = read("rabbitmq.user_file", file, "the user's name").await?,
+            ("", file) => {
+                userinfo.username = files.read("rabbitmq.user_file", file, "the user's name").await?;
+            }
             (user, _) => user.clone_into(&mut userinfo.username),
         }
         match (settings.password.reveal(), settings.password_file.as_str()) {
             ("", "") => {}
-            ("", file) => userinfo.password = read("rabbitmq.password_file", file, "the password").await?,
+            ("", file) => {
+                userinfo.password = files.read("rabbitmq.password_file", file, "the password").await?;
+            }
             (password, _) => password.clone_into(&mut userinfo.password),
         }
         uri.query.heartbeat = Some(settings.heartbeat);
@@ -212,7 +219,7 @@ impl Broker {
     /// The URL, or a file that a setting names, cannot be used.
     pub async fn usable(&self) -> Result<(), BrokerError> {
         if self.uri().await?.scheme == AMQPScheme::AMQPS {
-            tls::certificates(&self.settings).await?;
+            tls::certificates(&self.settings, &self.files).await?;
         }
         Ok(())
     }
@@ -228,7 +235,7 @@ impl Broker {
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let config = match uri.scheme {
             AMQPScheme::AMQP => OwnedTLSConfig::default(),
-            AMQPScheme::AMQPS => tls::certificates(&self.settings).await?,
+            AMQPScheme::AMQPS => tls::certificates(&self.settings, &self.files).await?,
         };
         let connect = async {
             let runtime = lapin::runtime::default_runtime()?;
@@ -288,21 +295,6 @@ impl Pauses {
     pub(super) fn next(&mut self) -> Duration {
         self.retry.next_delay()
     }
-}
-
-/// What the file of a setting holds, without the line break at its end.
-pub(super) async fn read(
-    setting: &'static str,
-    file: &str,
-    what: &'static str,
-) -> Result<String, BrokerError> {
-    let unusable = |reason: String| BrokerError::File { setting, file: file.to_owned(), reason, what };
-    let text = tokio::fs::read_to_string(file).await.map_err(|error| unusable(error.to_string()))?;
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.trim().is_empty() {
-        return Err(unusable("it is empty".to_owned()));
-    }
-    Ok(text.to_owned())
 }
 
 /// A call of lapin with a bound: any of them can wait for ever where the broker is mute.
@@ -414,6 +406,28 @@ mod tests {
             let error = broker.uri().await.unwrap_err().to_string();
             let said = error.contains(setting) && error.contains(&file) && error.contains(what);
             assert!(said && error.contains(reason), "{error}");
+        }
+    }
+
+    /// A pipe that nobody writes to, as a mount that hangs.
+    #[tokio::test(start_paused = true)]
+    async fn files_that_never_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let mut broker = broker("amqps://u:p@127.0.0.1:1");
+        let path = file.display().to_string();
+        for password in [true, false] {
+            broker.settings.password_file = if password { path.clone() } else { String::new() };
+            broker.settings.tls_ca_file = path.clone();
+            let setting = if password { "rabbitmq.password_file" } else { "rabbitmq.tls_ca_file" };
+            // Each try leaves one behind; in the end there may be no more of them.
+            for _ in 0..10 {
+                let error = broker.connect(Role::Admin).await.map(drop).unwrap_err().to_string();
+                let said = error.contains(setting) && error.contains(&path) && error.contains("within 10s");
+                assert!(said || (!cfg!(feature = "tls") && error.contains("TLS")), "{error}");
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The consuming link: one task that keeps consumers on the work queues.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,7 @@ use super::broker::{Broker, BrokerError, Pauses, RPC_LIMIT, Role, STABLE, bounde
 use super::endpoint::Stats;
 use super::link::{LinkEvent, LinkSetter};
 use super::properties::envelope;
+use super::ramp::{Ramp, Rest};
 use super::settle::{Handle, Settled, Tags};
 use super::topology::{Upkeep, apply, class_items, work_queue};
 use crate::config::TopologyMode;
@@ -50,24 +52,81 @@ impl Intake {
     }
 }
 
-/// What a consumer's stream yields: which consumer of which class, and a delivery; the end is an item
+/// What a consumer's stream yields: which class and which of its consumers, and a delivery; the end is an item
 /// of its own.
 type Item = ((usize, u64), Option<lapin::Result<Delivery>>);
 
-/// The consumer of one class, or rather the latest of them: the prefetch is a consumer's for life.
+/// The consumers of one class. The prefetch is a consumer's for life: more is taken by one more of them,
+/// which gives nothing back.
 struct ClassConsumer {
     class: String,
     channel: Channel,
     tags: Arc<Mutex<Tags>>,
-    number: u64,
-    /// It takes one delivery at a time, until one comes that is not suspect: a message that takes the
-    /// service down must not take a whole prefetch of others with it.
-    careful: bool,
+    /// Those that there are.
+    numbers: Range<u64>,
+    ramp: Ramp,
+    /// Deliveries to earlier ones, which came along with a suspect.
+    aside: VecDeque<Delivery>,
 }
 
 impl ClassConsumer {
-    fn tag(&self) -> String {
-        format!("{}-{}", self.class, self.number)
+    fn tag(&self, number: u64) -> String {
+        format!("{}-{number}", self.class)
+    }
+
+    /// One more of them.
+    async fn add(
+        &mut self,
+        index: usize,
+        prefetch: u16,
+        streams: &mut SelectAll<BoxStream<'static, Item>>,
+    ) -> Result<(), BrokerError> {
+        if prefetch == 0 {
+            return Ok(());
+        }
+        let number = self.numbers.end;
+        let qos = self.channel.basic_qos(prefetch, BasicQosOptions::default());
+        bounded("set the prefetch", RPC_LIMIT, qos).await?;
+        let queue = work_queue(&self.class);
+        let what = format!("consume {queue}");
+        let (queue, tag) = (short("a queue's name", &queue)?, short("a consumer's tag", &self.tag(number))?);
+        let options = BasicConsumeOptions::default();
+        let consume = self.channel.basic_consume(queue, tag, options, FieldTable::default());
+        let stream = bounded(&what, RPC_LIMIT, consume).await?;
+        self.numbers.end += 1;
+        let which = (index, number);
+        let items = stream.map(move |delivery| (which, Some(delivery)));
+        streams.push(items.chain(futures::stream::once(async move { (which, None) })).boxed());
+        Ok(())
+    }
+
+    /// What they have taken stays taken.
+    async fn cancel(&mut self) -> Result<(), BrokerError> {
+        for number in self.numbers.clone() {
+            let tag = short("a consumer's tag", &self.tag(number))?;
+            let cancel = self.channel.basic_cancel(tag, BasicCancelOptions::default());
+            bounded("cancel a consumer", RPC_LIMIT, cancel).await?;
+        }
+        self.numbers.start = self.numbers.end;
+        Ok(())
+    }
+
+    /// A delivery to be handed on.
+    async fn take(
+        &mut self,
+        index: usize,
+        delivery: Delivery,
+        streams: &mut SelectAll<BoxStream<'static, Item>>,
+    ) -> Result<Intake, BrokerError> {
+        let envelope = envelope(&self.class, &delivery);
+        if !envelope.is_suspect() {
+            let more = self.ramp.sound();
+            self.add(index, more, streams).await?;
+        } else if self.ramp.suspect(Instant::now()) {
+            self.cancel().await?;
+            self.add(index, self.ramp.size(), streams).await?;
+        }
+        Ok(Intake { delivery, envelope, arrived: Instant::now(), tags: Arc::clone(&self.tags) })
     }
 }
 
@@ -182,12 +241,19 @@ impl Consumer {
             Some((upkeep.all_classes().await, upkeep))
         });
         let mut looks = pin!(looks);
+        // The last look took too long.
+        let mut slow = false;
         let mut tried = Instant::now();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting: Option<Intake> = None;
         let mut draining = self.drain.is_cancelled();
         loop {
+            // What was kept aside comes first.
+            let takes =
+                |consumer: &ClassConsumer| consumer.ramp.rest() == Rest::Take && !consumer.aside.is_empty();
+            let again = consumers.iter().position(|consumer| consumer.as_ref().is_some_and(takes));
+            let again = again.filter(|_| waiting.is_none() && !draining);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
@@ -197,17 +263,18 @@ impl Consumer {
                 () = self.drain.cancelled(), if !draining => {
                     draining = true;
                     waiting = None;
-                    for consumer in consumers.iter().flatten() {
-                        cancel(consumer).await?;
+                    for consumer in consumers.iter_mut().flatten() {
+                        consumer.cancel().await?;
+                        consumer.aside.clear();
                     }
                 }
                 classes = self.vouched.some(), if !draining => {
                     for (index, consumer) in consumers.iter_mut().enumerate() {
                         if let Some(consumer) = consumer
-                            && consumer.careful
                             && classes.contains(&consumer.class)
                         {
-                            streams.push(self.consume_as(index, consumer, false).await?);
+                            let more = consumer.ramp.vouched();
+                            consumer.add(index, more, &mut streams).await?;
                         }
                     }
                 }
@@ -231,6 +298,11 @@ impl Consumer {
                     if dead || !connection.status().connected() {
                         return Err(BrokerError::Ended("the consuming link is closed".into()));
                     }
+                    for consumer in consumers.iter_mut().flatten() {
+                        if consumer.ramp.is_late(Instant::now()) {
+                            self.give_back(consumer).await;
+                        }
+                    }
                     let missing = consumers.iter().any(Option::is_none);
                     if missing && !draining && tried.elapsed() > SET_UP_AGAIN {
                         tried = Instant::now();
@@ -240,7 +312,17 @@ impl Consumer {
                 }
                 // What ends is no longer looked after: losing the link would only undo work.
                 Some(looked) = looks.next(), if !draining => {
-                    refused.since = looked?;
+                    refused.since = match looked {
+                        // A broker that is slow for once still works: losing the link would make it do more.
+                        Err(error @ BrokerError::Timeout { .. }) if !slow => {
+                            slow = true;
+                            vec![error.to_string()]
+                        }
+                        looked => {
+                            slow = false;
+                            looked?
+                        }
+                    };
                     self.say(&mut refused);
                 }
                 room = self.intake.reserve(), if waiting.is_some() => match (room, waiting.take()) {
@@ -248,6 +330,13 @@ impl Consumer {
                     // Nobody takes deliveries any more: the service ends.
                     _ => self.stop.cancelled().await,
                 },
+                () = std::future::ready(()), if again.is_some() => {
+                    let Some(index) = again else { continue };
+                    let Some(Some(consumer)) = consumers.get_mut(index) else { continue };
+                    if let Some(delivery) = consumer.aside.pop_front() {
+                        waiting = Some(consumer.take(index, delivery, &mut streams).await?);
+                    }
+                }
                 item = streams.next(), if waiting.is_none() && !streams.is_empty() => match item {
                     // What was delivered meanwhile is given back when the connection is closed.
                     _ if draining => {}
@@ -257,25 +346,18 @@ impl Consumer {
                     }
                     Some(((index, number), item)) => {
                         let Some(Some(consumer)) = consumers.get_mut(index) else { continue };
-                        let latest = consumer.number == number;
+                        let earlier = !consumer.numbers.contains(&number);
                         match item {
-                            Some(Ok(delivery)) if latest => {
-                                let envelope = envelope(&consumer.class, &delivery);
-                                if envelope.is_suspect() != consumer.careful {
-                                    let careful = envelope.is_suspect();
-                                    streams.push(self.consume_as(index, consumer, careful).await?);
+                            Some(Ok(delivery)) if earlier && consumer.ramp.rest() != Rest::Take => {
+                                consumer.aside.push_back(delivery);
+                                if consumer.ramp.rest() == Rest::GiveBack {
+                                    self.give_back(consumer).await;
                                 }
-                                let tags = Arc::clone(&consumer.tags);
-                                waiting = Some(Intake { delivery, envelope, arrived: Instant::now(), tags });
                             }
-                            // Taken by a consumer that took too many.
                             Some(Ok(delivery)) => {
-                                let Some(settling) = self.settling.upgrade() else { continue };
-                                let tags = Arc::clone(&consumer.tags);
-                                let handle = Handle { tag: delivery.delivery_tag, acker: delivery.acker, tags, done: None };
-                                let _ = settling.send((handle, Settlement::Requeue)).await;
+                                waiting = Some(consumer.take(index, delivery, &mut streams).await?);
                             }
-                            None if latest => {
+                            None if !earlier => {
                                 let queue = work_queue(&consumer.class);
                                 return Err(BrokerError::Ended(format!("the broker ended the consumer of {queue}")));
                             }
@@ -304,20 +386,19 @@ impl Consumer {
             let begin = async {
                 apply(connection, &class_items(settings, class), settings.topology).await?;
                 let channel = bounded("open a channel", RPC_LIMIT, connection.create_channel()).await?;
-                let begun = ClassConsumer {
+                let mut begun = ClassConsumer {
                     class: class.clone(),
                     channel,
                     tags: Arc::default(),
-                    number: 0,
-                    careful: true,
+                    numbers: 0..0,
+                    ramp: Ramp::new(self.broker.class_prefetch(self.prefetch)),
+                    aside: VecDeque::new(),
                 };
-                Ok::<_, BrokerError>((self.consume(index, &begun).await?, begun))
+                begun.add(index, begun.ramp.size(), streams).await?;
+                Ok::<_, BrokerError>(begun)
             };
             match begin.await {
-                Ok((stream, begun)) => {
-                    streams.push(stream);
-                    *consumer = Some(begun);
-                }
+                Ok(begun) => *consumer = Some(begun),
                 Err(error) if error.is_refusal() => refusals.push(error.to_string()),
                 Err(error) => return Err(error),
             }
@@ -334,7 +415,10 @@ impl Consumer {
         if reasons.is_empty() {
             self.link.tell(LinkEvent::Accepted);
         } else {
-            tracing::warn!(reasons, "a class of input is not consumed, or lacks something");
+            tracing::warn!(
+                reasons,
+                "a class of input is not consumed, or lacks something, or the broker is slow"
+            );
             self.link.tell(LinkEvent::Refused(reasons.clone()));
         }
         refused.said = reasons;
@@ -352,44 +436,15 @@ impl Consumer {
         }
     }
 
-    /// Puts another consumer in place of this one.
-    async fn consume_as(
-        &self,
-        index: usize,
-        consumer: &mut ClassConsumer,
-        careful: bool,
-    ) -> Result<BoxStream<'static, Item>, BrokerError> {
-        cancel(consumer).await?;
-        consumer.number += 1;
-        consumer.careful = careful;
-        self.consume(index, consumer).await
+    /// Gives back what a class has kept aside.
+    async fn give_back(&self, consumer: &mut ClassConsumer) {
+        let Some(settling) = self.settling.upgrade() else { return };
+        for delivery in consumer.aside.drain(..) {
+            let tags = Arc::clone(&consumer.tags);
+            let handle = Handle { tag: delivery.delivery_tag, acker: delivery.acker, tags, done: None };
+            let _ = settling.send((handle, Settlement::Requeue)).await;
+        }
     }
-
-    async fn consume(
-        &self,
-        index: usize,
-        consumer: &ClassConsumer,
-    ) -> Result<BoxStream<'static, Item>, BrokerError> {
-        let prefetch = if consumer.careful { 1 } else { self.broker.class_prefetch(self.prefetch) };
-        let channel = &consumer.channel;
-        let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
-        bounded("set the prefetch", RPC_LIMIT, qos).await?;
-        let queue = work_queue(&consumer.class);
-        let what = format!("consume {queue}");
-        let (queue, tag) = (short("a queue's name", &queue)?, short("a consumer's tag", &consumer.tag())?);
-        let options = BasicConsumeOptions::default();
-        let consume = channel.basic_consume(queue, tag, options, FieldTable::default());
-        let stream = bounded(&what, RPC_LIMIT, consume).await?;
-        let which = (index, consumer.number);
-        let items = stream.map(move |delivery| (which, Some(delivery)));
-        Ok(items.chain(futures::stream::once(async move { (which, None) })).boxed())
-    }
-}
-
-async fn cancel(consumer: &ClassConsumer) -> Result<(), BrokerError> {
-    let tag = short("a consumer's tag", &consumer.tag())?;
-    let cancel = consumer.channel.basic_cancel(tag, BasicCancelOptions::default());
-    bounded("cancel a consumer", RPC_LIMIT, cancel).await
 }
 
 #[cfg(test)]

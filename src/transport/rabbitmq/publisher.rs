@@ -59,6 +59,11 @@ const WRITING_BYTES: usize = 1 << 20;
 /// takes, and ends the connection for.
 const MAX_LOSSES: u32 = 3;
 
+/// After so long on one connection, it is sent all the same: where there is always another to send, it
+/// would wait until the broker takes its delivery back. Counted for each connection, so that the others
+/// are sent first on one that it ends.
+const LAST_LIMIT: Duration = Duration::from_secs(10);
+
 /// What the next step of a message came to.
 enum Step {
     Written(PublisherConfirm),
@@ -166,12 +171,13 @@ impl Publisher {
         // While one that must reach a queue is out, no other is: lapin can mix up whose returned
         // message it is. Nor beside one that may end the connection.
         let mut mandatory_out = false;
+        let begun = Instant::now();
         loop {
             let window = usize::from(self.broker.settings.confirm_window);
             let room = steps.len() < window && writing_bytes < WRITING_BYTES;
             let lingers = self.lingers();
             let open = room && !lingers && !mandatory_out && !self.link.state().is_blocked();
-            let send = if open { self.pick(steps.is_empty()) } else { None };
+            let send = if open { self.pick(steps.is_empty(), begun.elapsed() > LAST_LIMIT) } else { None };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
@@ -247,7 +253,9 @@ impl Publisher {
         }
         let now = tokio::time::Instant::now();
         let leaves = *self.leaves.get_or_insert_with(|| now + self.broker.linger());
-        let goes = self.queue.len() >= self.enough || leaves <= now;
+        // No more of them are taken than the window has room for.
+        let enough = self.enough.min(self.broker.settings.confirm_window.into());
+        let goes = self.queue.len() >= enough || leaves <= now;
         if goes {
             // So does all that comes before the queue is empty.
             self.leaves = Some(now);
@@ -255,14 +263,13 @@ impl Publisher {
         !goes
     }
 
-    /// The place in the queue of what is sent next; `idle`: nothing is out.
-    fn pick(&self, idle: bool) -> Option<usize> {
-        let entry = |id: &u64| self.outbox.get(id);
-        let sound = |id: &u64| entry(id).is_none_or(|entry| entry.losses < MAX_LOSSES);
-        let at = self.queue.iter().position(sound);
-        let at = at.or_else(|| (idle && !self.queue.is_empty()).then_some(0))?;
-        let mandatory = entry(self.queue.get(at)?).is_some_and(|entry| entry.order.message.mandatory);
-        (idle || !mandatory).then_some(at)
+    /// The place in the queue of what is sent next.
+    fn pick(&self, idle: bool, overdue: bool) -> Option<usize> {
+        let queue = self.queue.iter().map(|id| {
+            let entry = self.outbox.get(id);
+            entry.map_or((false, false), |entry| (entry.losses >= MAX_LOSSES, entry.order.message.mandatory))
+        });
+        pick(queue, idle, overdue)
     }
 
     fn confirmed(
@@ -326,6 +333,16 @@ impl Publisher {
     }
 }
 
+/// The place of what is sent next, of messages of which some are to be sent `last` or are mandatory; these
+/// go alone. `idle`: nothing is out; `overdue`: the last have waited long enough.
+fn pick(queue: impl Iterator<Item = (bool, bool)> + Clone, idle: bool, overdue: bool) -> Option<usize> {
+    let place = |wanted: bool| queue.clone().position(|(last, _)| last == wanted);
+    let (sound, last) = (place(false), place(true));
+    let at = if overdue { last.or(sound) } else { sound.or(last) }?;
+    let alone = queue.clone().nth(at).is_some_and(|(last, mandatory)| last || mandatory);
+    (idle || !alone).then_some(at)
+}
+
 /// Hands a message over; it is in line once this was polled, and done once it is written.
 async fn publish(channel: Channel, id: u64, message: Message) -> (u64, lapin::Result<Step>) {
     let Message { exchange, key, properties, body, mandatory, reply_to: _ } = message;
@@ -342,4 +359,25 @@ fn send_copy(channel: &Channel, message: &Message) {
     let publish = channel.basic_publish("".into(), queue, options, &message.body, properties);
     // The frames are queued at the first poll; nothing waits for the rest.
     drop(publish.now_or_never());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    /// `.`: a sound message, `m`: a mandatory one, `L`: one to be sent last.
+    #[rstest]
+    #[case("", [None, None, None, None])]
+    #[case("..", [Some(0); 4])]
+    #[case("m.", [None, Some(0), None, Some(0)])]
+    #[case("L.", [Some(1), Some(1), None, Some(0)])]
+    #[case(".L", [Some(0), Some(0), None, Some(1)])]
+    #[case("Lm", [None, Some(1), None, Some(0)])]
+    #[case("LL", [None, Some(0), None, Some(0)])]
+    fn what_is_sent_next(#[case] queue: &str, #[case] places: [Option<usize>; 4]) {
+        let queue = queue.chars().map(|message| (message == 'L', message == 'm'));
+        let cases = [(false, false), (true, false), (false, true), (true, true)];
+        assert_eq!(cases.map(|(idle, overdue)| pick(queue.clone(), idle, overdue)), places);
+    }
 }

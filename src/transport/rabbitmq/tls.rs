@@ -2,25 +2,30 @@
 
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 
-use super::broker::{BrokerError, read};
+use super::broker::BrokerError;
+use super::files::Files;
 use crate::config::RabbitMq;
 
 /// The certificates of a connection, as they are now.
 ///
 /// # Errors
 /// A file cannot be used, or nobody is trusted.
-pub(super) async fn certificates(settings: &RabbitMq) -> Result<OwnedTLSConfig, BrokerError> {
+pub(super) async fn certificates(settings: &RabbitMq, files: &Files) -> Result<OwnedTLSConfig, BrokerError> {
     let authorities = match settings.tls_ca_file.as_str() {
-        "" => machine_authorities().await?,
-        file => pem("rabbitmq.tls_ca_file", file, CERTIFICATE, "certificates of authorities as PEM").await?,
+        "" => machine_authorities(files).await?,
+        file => {
+            pem(files, "rabbitmq.tls_ca_file", file, CERTIFICATE, "certificates of authorities as PEM")
+                .await?
+        }
     };
     let identity = match (settings.tls_certificate_file.as_str(), settings.tls_key_file.as_str()) {
         ("", "") => None,
         (certificate, key) => {
             let what = "our certificate as PEM, and rabbitmq.tls_key_file must name its key";
-            let certificate = pem("rabbitmq.tls_certificate_file", certificate, CERTIFICATE, what).await?;
+            let certificate =
+                pem(files, "rabbitmq.tls_certificate_file", certificate, CERTIFICATE, what).await?;
             let what = "the key, as PEM and not encrypted, of rabbitmq.tls_certificate_file";
-            let key = pem("rabbitmq.tls_key_file", key, "PRIVATE KEY-----", what).await?;
+            let key = pem(files, "rabbitmq.tls_key_file", key, "PRIVATE KEY-----", what).await?;
             Some(OwnedIdentity::PKCS8 { pem: certificate.into_bytes(), key: key.into_bytes() })
         }
     };
@@ -31,12 +36,13 @@ const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
 /// What is no PEM would be skipped without a word.
 async fn pem(
+    files: &Files,
     setting: &'static str,
     file: &str,
     mark: &str,
     what: &'static str,
 ) -> Result<String, BrokerError> {
-    let text = read(setting, file, what).await?;
+    let text = files.read(setting, file, what).await?;
     if text.contains(mark) {
         return Ok(text);
     }
@@ -46,7 +52,7 @@ async fn pem(
 
 /// The authorities that this machine trusts, as PEM.
 #[cfg(feature = "tls")]
-async fn machine_authorities() -> Result<String, BrokerError> {
+async fn machine_authorities(files: &Files) -> Result<String, BrokerError> {
     use base64::Engine as _;
     use base64::prelude::BASE64_STANDARD;
     let load = || {
@@ -56,13 +62,13 @@ async fn machine_authorities() -> Result<String, BrokerError> {
         };
         found.iter().map(|certificate| pem(certificate.as_ref())).collect::<String>()
     };
-    let found = tokio::task::spawn_blocking(load).await.unwrap_or_default();
+    let found = files.bounded(load).await.unwrap_or_default();
     if found.is_empty() { Err(BrokerError::NoAuthorities) } else { Ok(found) }
 }
 
 /// Without TLS, no connection asks for them.
 #[cfg(not(feature = "tls"))]
-async fn machine_authorities() -> Result<String, BrokerError> {
+async fn machine_authorities(_: &Files) -> Result<String, BrokerError> {
     Err(BrokerError::NoAuthorities)
 }
 
@@ -87,19 +93,19 @@ mod tests {
 
     #[tokio::test]
     async fn files_that_are_none() {
-        let file = tempfile::NamedTempFile::new().unwrap();
+        let (file, files) = (tempfile::NamedTempFile::new().unwrap(), Files::default());
         std::fs::write(file.path(), "hunter2").unwrap();
         let path = file.path().display().to_string();
         let settings = RabbitMq { tls_ca_file: path.clone(), ..RabbitMq::default() };
-        let error = certificates(&settings).await.unwrap_err().to_string();
+        let error = certificates(&settings, &files).await.unwrap_err().to_string();
         assert!(error.contains("rabbitmq.tls_ca_file") && error.contains(&path), "{error}");
         assert!(error.contains("BEGIN CERTIFICATE") && !error.contains("hunter2"), "{error}");
         std::fs::write(file.path(), CERTIFICATE).unwrap();
         let settings = RabbitMq { tls_certificate_file: path.clone(), ..settings };
-        let error = certificates(&settings).await.unwrap_err().to_string();
+        let error = certificates(&settings, &files).await.unwrap_err().to_string();
         assert!(error.contains("rabbitmq.tls_key_file = \"\""), "{error}");
         let settings = RabbitMq { tls_certificate_file: String::new(), tls_key_file: path, ..settings };
-        let error = certificates(&settings).await.unwrap_err().to_string();
+        let error = certificates(&settings, &files).await.unwrap_err().to_string();
         assert!(error.contains("rabbitmq.tls_certificate_file = \"\""), "{error}");
     }
 

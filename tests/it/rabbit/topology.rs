@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::client::{Client, PREDICTIONS, RESULTS};
 use super::node::Node;
+use super::proxy::{Mode, Proxy};
 use super::service::{Service, Stage, WORK, many};
 use super::{MINUTE, SECOND};
 
@@ -120,6 +121,28 @@ async fn what_is_declared_otherwise_is_said() {
     service.until("ready again", bound, Service::is_ready).await;
     stage.publish(&many("after", 10, &["true"])).await;
     stage.audit(&service, 10, 0).await;
+}
+
+/// A broker that is slow once is said; the link, and what it holds, stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_that_takes_too_long_does_not_cost_the_link() {
+    let node = Node::shared();
+    let vhost = node.vhost();
+    let proxy = Proxy::start(node.port());
+    let service = Service::start_with(&proxy.url_for(&vhost), &[("RABBITMQ__HEARTBEAT", "60")]);
+    service.until("ready", MINUTE, Service::is_ready).await;
+    proxy.set(Mode::Stall);
+    service.until("it is said", 20 * SECOND, |service| service.says("consume", "no answer within 10s")).await;
+    proxy.set(Mode::Pass);
+    service.until("ready again", 10 * SECOND, Service::is_ready).await;
+    assert_eq!(service.metric("evalmill_reconnects_total"), 0.0, "{}", service.log());
+    // Twice in a row, it is lost.
+    proxy.set(Mode::Stall);
+    service
+        .until("it is lost", 40 * SECOND, |service| service.metric("evalmill_reconnects_total") >= 1.0)
+        .await;
+    proxy.set(Mode::Pass);
+    service.until("ready again", 30 * SECOND, Service::is_ready).await;
 }
 
 /// A service that only checks, beside one that has declared everything and is gone.
