@@ -15,6 +15,7 @@ mod probe;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -155,6 +156,21 @@ const DISK_MB: u64 = 64;
 const TOTAL: Duration = Duration::from_secs(24);
 /// What languages need.
 const TOOLS: [&str; 8] = ["python3", "bash", "gcc", "g++", "make", "node", "java", "rustc"];
+/// The order in which layers are reported; others come first.
+const LAYERS: [&str; 12] = [
+    "namespaces",
+    "ids",
+    "root",
+    "proc",
+    "network",
+    "privileges",
+    "seccomp",
+    "process",
+    "interpreter",
+    "limits",
+    "cleanup",
+    "cgroup",
+];
 /// What no program needs to see.
 const SECRET: &str = "/etc/shadow";
 const DIRECTORIES: [&str; 2] = ["/root", "/home"];
@@ -223,6 +239,7 @@ pub async fn doctor(settings: &Settings, config: Option<&Path>) -> Result<Report
     engine.shutdown().await;
     let mut checks = examination.checks;
     checks.extend(missing.iter().map(missing_layer));
+    checks.sort_by_key(|check| LAYERS.iter().position(|layer| *layer == check.layer));
     let require = settings.sandbox.require;
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -275,8 +292,7 @@ async fn start(settings: &Settings) -> Result<(Engine, Option<String>), EngineEr
 
 /// What the probes are told.
 fn given(settings: &Settings, config: Option<&Path>, host: &Host, disk_mb: u64) -> Value {
-    let mut secrets = vec![SECRET.to_owned(), host.secret().display().to_string()];
-    secrets.extend(config.map(|config| config.display().to_string()));
+    let secrets: Vec<_> = secrets(settings, config, host).into_iter().map(|(path, _)| path).collect();
     let mut directories = DIRECTORIES.map(str::to_owned).to_vec();
     directories.push(host.outside().display().to_string());
     json!({
@@ -299,18 +315,52 @@ fn given(settings: &Settings, config: Option<&Path>, host: &Host, disk_mb: u64) 
     })
 }
 
-/// Variables of ours that no box has by itself, or is meant to have.
-fn environment(settings: &Settings) -> BTreeMap<String, String> {
-    const COMMON: [&str; 12] =
-        ["PATH", "HOME", "PWD", "TMPDIR", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "SHELL", "SHLVL", "_"];
+/// Files that programs must not read, and what each is.
+fn secrets(settings: &Settings, config: Option<&Path>, host: &Host) -> Vec<(PathBuf, String)> {
+    let broker = &settings.rabbitmq;
+    let keys = [
+        ("rabbitmq.url_file", &broker.url_file),
+        ("rabbitmq.user_file", &broker.user_file),
+        ("rabbitmq.password_file", &broker.password_file),
+        ("rabbitmq.tls_key_file", &broker.tls_key_file),
+    ];
+    let mut secrets = vec![
+        (PathBuf::from(SECRET), SECRET.to_owned()),
+        (host.secret().to_owned(), "a host's file that anybody may read".to_owned()),
+    ];
+    secrets.extend(config.map(|config| (config.to_owned(), "the configuration file".to_owned())));
+    let named = keys.into_iter().filter(|(_, path)| !path.is_empty());
+    secrets
+        .extend(named.map(|(key, path)| {
+            (std::fs::canonicalize(path).unwrap_or(path.into()), format!("{key}'s file"))
+        }));
+    secrets
+}
+
+/// Names of our variables that no box has by itself, or is meant to have.
+fn environment(settings: &Settings) -> Vec<String> {
+    const COMMON: [&str; 15] = [
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "LC_CTYPE",
+        "LOGNAME",
+        "OLDPWD",
+        "PATH",
+        "PWD",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONHASHSEED",
+        "SHLVL",
+        "TMPDIR",
+        "TZ",
+        "USER",
+        "_",
+    ];
     let meant = |name: &String| {
         settings.environment.pass.contains(name) || settings.environment.set.contains_key(name)
     };
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    let ours = std::env::vars_os().filter_map(text);
-    ours.filter(|(name, value)| !COMMON.contains(&&**name) && !meant(name) && !value.is_empty()).collect()
+    let ours = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    ours.filter(|name| !COMMON.contains(&&**name) && !meant(name)).collect()
 }
 
 fn missing_layer(missing: &Missing) -> Check {
@@ -404,13 +454,10 @@ impl Examination<'_> {
     ) {
         let mut table = Vec::new();
         let refused = Expect::refused;
-        let secret = |path: &Path, what: &str| {
+        for (path, what) in secrets(self.settings, config, host) {
             let name = format!("{what} cannot be read");
-            refused("root", &format!("read {}", path.display()), name, WALLED)
-        };
-        table.push(secret(Path::new(SECRET), SECRET));
-        table.push(secret(host.secret(), "a host's file that anybody may read"));
-        table.extend(config.map(|config| secret(config, "the configuration file")));
+            table.push(refused("root", &format!("read {}", path.display()), name, WALLED));
+        }
         for dir in DIRECTORIES {
             table.push(refused("root", &format!("list {dir}"), format!("{dir} cannot be listed"), WALLED));
         }
@@ -430,16 +477,14 @@ impl Examination<'_> {
                 Ok(seen) => seen.get(&expect.key).ok_or("the probe did not come to it"),
                 Err(why) => Err(why.as_str()),
             };
-            // What all have cannot be taken away for a control.
-            let control = outside.get(&expect.key);
-            self.judge(&expect, seen, control);
+            self.judge(&expect, seen, Some(control(outside.get(&expect.key))));
         }
         let expect =
             refused("privileges", "setuid", "a setuid program of root's gains nothing".to_owned(), WALLED);
         match (host.setuid(), inside) {
             (Some(_), Ok(seen)) => {
                 let seen = seen.get("setuid").ok_or("the probe did not come to it");
-                self.judge(&expect, seen, outside.get("setuid"));
+                self.judge(&expect, seen, Some(control(outside.get("setuid"))));
             }
             _ if promises(WALLED, self.tier) => {
                 let said = "only root can make such a program for it";
@@ -453,10 +498,10 @@ impl Examination<'_> {
     async fn limits(&mut self, probe: &Probe<'_>) {
         let below =
             json!({"memory_mb": 128, "processes": 16, "output_mb": 1, "file_mb": 8, "open_files": 64});
-        let control = probe.seen("modest", below).await;
+        let modest = probe.seen("modest", below).await;
         for (program, name, limits, wanted) in LIMITS {
             let limits = serde_json::from_str(limits).unwrap_or_default();
-            let (outcome, said) = match (probe.run(program, limits).await, &control) {
+            let (outcome, said) = match (probe.patiently(program, limits, wanted).await, &modest) {
                 (Err(why), _) => (Outcome::Failed, format!("not tried: {why}")),
                 (Ok(ran), Ok(_)) if ran.termination == wanted => {
                     let (time, cpu) = (ran.runtime, ran.cpu_time);
@@ -483,8 +528,8 @@ impl Examination<'_> {
             let expect = Expect::refused("limits", key, name.to_owned(), ALWAYS);
             let seen = one(&seen, key);
             // The program below the limits opened files and wrote one.
-            let control = control.as_ref().ok().and_then(|seen| seen.get("modest"));
-            self.judge(&expect, seen, control);
+            let modest = modest.as_ref().ok().and_then(|seen| seen.get("modest"));
+            self.judge(&expect, seen, Some(control(modest)));
         }
         let seen = probe.seen("core", json!({})).await;
         let outside = probe.outside("core").await;
@@ -496,7 +541,7 @@ impl Examination<'_> {
                     format!("the kernel hands cores to {handler}, whatever the limit; none is in the box");
                 self.add("limits", expect.name, Outcome::NotShown, said);
             }
-            _ => self.judge(&expect, one(&seen, "core"), outside.get("core")),
+            _ => self.judge(&expect, one(&seen, "core"), Some(control(outside.get("core")))),
         }
     }
 
@@ -509,7 +554,8 @@ impl Examination<'_> {
         } else {
             Err("not tried: it would fill the host's".to_owned())
         };
-        self.judge(&expect, one(&seen, "disk"), None);
+        let wrote = seen.as_ref().ok().and_then(|seen| seen.get("disk below"));
+        self.judge(&expect, one(&seen, "disk"), Some(control(wrote)));
     }
 
     /// Files that one program leaves, looked for by the next.
@@ -523,7 +569,8 @@ impl Examination<'_> {
                 place => format!("{place} is empty for the next program"),
             };
             let expect = Expect::refused("cleanup", place, name, promised);
-            self.judge(&expect, one(&found, place), left.as_ref().ok().and_then(|left| left.get(place)));
+            let left = left.as_ref().ok().and_then(|left| left.get(place));
+            self.judge(&expect, one(&found, place), Some(control(left)));
         }
         probe.host.forget_leftovers();
     }
@@ -550,7 +597,7 @@ impl Examination<'_> {
         let expect = Expect::refused("ids", "", "programs are not the host's root".to_owned(), WALLED);
         self.judge(&expect, Ok(&seen), Some(&control));
         let ours = host::cgroup("self").unwrap_or_default();
-        let seen = Seen { reached: cgroup == ours, said: cgroup.trim().replace('\n', " ") };
+        let seen = Seen { reached: cgroup == ours, said: host::difference(&cgroup, &ours) };
         let expect = Expect::refused("cgroup", "", "programs have a cgroup of their own".to_owned(), FULL);
         self.judge(&expect, Ok(&seen), None);
     }
@@ -566,6 +613,13 @@ impl Examination<'_> {
         };
         self.add("cleanup", "a harmless program runs after all this", outcome, said);
     }
+}
+
+/// A control that was not carried out shows nothing.
+fn control(seen: Option<&Seen>) -> &Seen {
+    static NOT_TRIED: LazyLock<Seen> =
+        LazyLock::new(|| Seen { reached: false, said: "not tried".to_owned() });
+    seen.unwrap_or(&NOT_TRIED)
 }
 
 fn one<'a>(seen: &'a Result<BTreeMap<String, Seen>, String>, key: &str) -> Result<&'a Seen, &'a str> {

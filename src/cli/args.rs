@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use super::client_args::{CLIENT_EXIT_CODES, CollectArgs, ParkingCommand, PublishArgs};
+use crate::config::TierChoice;
 use crate::model::Seconds;
 use crate::transport::OutputMode;
 
@@ -155,9 +156,36 @@ pub struct DoctorArgs {
     /// For people or for machines.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: DoctorFormat,
-    /// The tier to examine, as in `sandbox.tier`: auto, full, namespaces, process or none.
+    /// The tier to examine, in place of `sandbox.tier`.
     #[arg(long, value_name = "TIER")]
-    pub tier: Option<String>,
+    pub tier: Option<DoctorTier>,
+}
+
+/// A tier to examine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DoctorTier {
+    /// The strongest that works here.
+    Auto,
+    /// With limits of the tree by the kernel.
+    Full,
+    /// Kernel namespaces.
+    Namespaces,
+    /// A restricted process.
+    Process,
+    /// No wall.
+    None,
+}
+
+impl From<DoctorTier> for TierChoice {
+    fn from(tier: DoctorTier) -> Self {
+        match tier {
+            DoctorTier::Auto => Self::Auto,
+            DoctorTier::Full => Self::Full,
+            DoctorTier::Namespaces => Self::Namespaces,
+            DoctorTier::Process => Self::Process,
+            DoctorTier::None => Self::None,
+        }
+    }
 }
 
 /// How `doctor` reports.

@@ -7,7 +7,7 @@ use super::args::{DoctorArgs, DoctorFormat};
 use super::client::{block_on, printed};
 use super::exit::Failure;
 use crate::api::{Check, Outcome, Report, doctor as examine};
-use crate::config::{Override, Sources, load};
+use crate::config::{Sources, load};
 use crate::telemetry::start_logging;
 
 const WIDTH: usize = 79;
@@ -17,9 +17,11 @@ const WIDTH: usize = 79;
 /// # Errors
 /// See the exit codes.
 pub(super) fn doctor(file: Option<PathBuf>, args: &DoctorArgs) -> Result<(), Failure> {
-    let mut sources = Sources::from_process(file.clone());
-    sources.overrides = args.tier.iter().map(|tier| Override::new("sandbox.tier", tier, "--tier")).collect();
-    let settings = load(&sources)?.settings;
+    let mut settings = load(&Sources::from_process(file.clone()))?.settings;
+    if let Some(tier) = args.tier {
+        // No setting: one below sandbox.require is no mistake here, but what is asked about.
+        settings.sandbox.tier = tier.into();
+    }
     // Programs that run into limits are meant to: only what is wrong is logged.
     start_logging("error", settings.telemetry.log_format).map_err(Failure::Usage)?;
     let report = block_on(async {

@@ -117,24 +117,18 @@ impl Expect {
         };
         let holds = inside.reached == (self.want == Want::Works);
         if !promised {
-            let also = if holds { " all the same" } else { "" };
-            let said = format!("not promised by tier \"{}\": {}{also}", tier.name(), describe(inside));
+            let also = if holds { "; it holds all the same" } else { "" };
+            let said = format!("not promised by tier \"{}\": {}{also}", tier.name(), inside.said);
             return (Outcome::NotReached, said);
         }
         match (holds, outside) {
-            (false, _) => (Outcome::Failed, describe(inside)),
+            (false, _) => (Outcome::Failed, inside.said.clone()),
             (true, Some(outside)) if !outside.reached => {
-                let said = format!("{}; outside of a box, too: {}", describe(inside), outside.said);
-                (Outcome::NotShown, said)
+                (Outcome::NotShown, format!("{}; in the control, too: {}", inside.said, outside.said))
             }
             (true, _) => (Outcome::Ok, inside.said.clone()),
         }
     }
-}
-
-fn describe(seen: &Seen) -> String {
-    let what = if seen.reached { "it gets through" } else { "it does not get through" };
-    format!("{what} ({})", seen.said)
 }
 
 impl Check {

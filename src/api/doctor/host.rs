@@ -194,6 +194,12 @@ pub(super) fn cgroup(process: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/{process}/cgroup")).ok()
 }
 
+/// Which of a program's cgroups are not ours.
+pub(super) fn difference(theirs: &str, ours: &str) -> String {
+    let own: Vec<_> = theirs.lines().filter(|line| !ours.lines().any(|our| our == *line)).collect();
+    if own.is_empty() { "evalmill's own".to_owned() } else { own.join(" ") }
+}
+
 /// The namespaces that this process is in.
 pub(super) fn namespaces(names: &[&'static str]) -> BTreeMap<&'static str, String> {
     let link = |name: &&'static str| {

@@ -131,7 +131,7 @@ def look():
     for name, ours in GIVEN["namespaces"].items():
         theirs = os.readlink("/proc/self/ns/" + name)
         fact("ns " + name, theirs == ours, "evalmill's" if theirs == ours else "one of its own")
-    known = [name for name, value in GIVEN["environment"].items() if os.environ.get(name) == value]
+    known = [name for name in GIVEN["environment"] if name in os.environ]
     fact("environment", known, " ".join(known) or "no variable of evalmill's")
     status = dict(line.rstrip("\n").split(":\t", 1) for line in open("/proc/self/status") if ":\t" in line)
     caps = [f"{name}={status[name]}" for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb") if int(status[name], 16)]
@@ -258,6 +258,7 @@ def disk():
         except OSError as error:
             said = name_of(error.errno)
     fact("disk", not said or written > GIVEN["disk_mb"] << 20, f"{said or 'no error'} after {written >> 20} MiB")
+    fact("disk below", written > GIVEN["disk_mb"] << 19, f"{written >> 20} MiB")
     for place in (".", "/tmp", "/dev/shm"):
         for name in os.listdir(place):
             if name.startswith("fill-" + GIVEN["mark"]):

@@ -68,6 +68,23 @@ impl Probe<'_> {
         ran.cloned().ok_or_else(|| result.detail.unwrap_or_else(|| result.verdict.as_str().to_owned()))
     }
 
+    /// As [`Self::run`]; once more with twice the time where that was over before the limit that is wanted.
+    pub(super) async fn patiently(
+        &self,
+        part: &str,
+        mut limits: Value,
+        wanted: Termination,
+    ) -> Result<CommandResult, String> {
+        let ran = self.run(part, limits.clone()).await?;
+        if ran.termination != Termination::WallLimit
+            || matches!(wanted, Termination::WallLimit | Termination::CpuLimit)
+        {
+            return Ok(ran);
+        }
+        limits["timeout"] = json!(limits["timeout"].as_f64().unwrap_or(5.0) * 2.0);
+        self.run(part, limits).await
+    }
+
     /// Runs one part of the program in a box; what it saw, or why it saw nothing.
     pub(super) async fn seen(&self, part: &str, limits: Value) -> Result<BTreeMap<String, Seen>, String> {
         let ran = self.run(part, limits).await?;
