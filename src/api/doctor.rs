@@ -100,6 +100,8 @@ pub struct Report {
     pub version: String,
     /// The tier in force.
     pub tier: Tier,
+    /// What that means, in words.
+    pub notice: String,
     /// `sandbox.tier`.
     pub asked: TierChoice,
     /// Why the tier asked for was not to be had; what is reported is the strongest one then.
@@ -181,7 +183,7 @@ const NAMESPACES: [(&str, Promised); 7] = [
     ("net", SEPARATE),
     ("ipc", SEPARATE),
     ("uts", SEPARATE),
-    ("cgroup", FULL),
+    ("cgroup", SEPARATE),
 ];
 
 /// Programs that run into a limit: the probe's name for each, for people, its limits, and how it must end.
@@ -235,6 +237,7 @@ pub async fn doctor(settings: &Settings, config: Option<&Path>) -> Result<Report
     let version = examination.all(&probe, &engine, config).await;
     let toolchains = toolchains(&probe).await;
     let tier = engine.tier();
+    let notice = engine.notice().to_owned();
     let missing = engine.pool().missing().to_vec();
     engine.shutdown().await;
     let mut checks = examination.checks;
@@ -244,6 +247,7 @@ pub async fn doctor(settings: &Settings, config: Option<&Path>) -> Result<Report
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         tier,
+        notice,
         asked: settings.sandbox.tier,
         refused,
         required: Required { run: require, serve: require },
@@ -466,7 +470,9 @@ impl Examination<'_> {
         table.extend(expect::rows());
         for (name, promised) in NAMESPACES {
             let key = format!("ns {name}");
-            table.push(refused("namespaces", &key, format!("a {name} namespace of its own"), promised));
+            // With the host's network wanted, it is the network's remedy.
+            let layer = if name == "net" { "network" } else { "namespaces" };
+            table.push(refused(layer, &key, format!("a {name} namespace of its own"), promised));
         }
         for call in CALLS {
             let name = format!("{} is refused", call.name);

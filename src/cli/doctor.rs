@@ -104,6 +104,7 @@ fn write_report(text: &mut String, report: &Report) -> fmt::Result {
     let (run, serve) = (report.required.run.name(), report.required.serve.name());
     let tier = report.tier.name();
     writeln!(text, "{:<12} {tier} (required by run: {run}, by serve: {serve})", "tier")?;
+    wrapped(text, 13, &report.notice)?;
     let Some(next) = &report.next else { return Ok(()) };
     let made = if next.made { "" } else { ", which this version does not make yet" };
     writeln!(text, "\nfor the next tier, {}{made}:", next.tier.name())?;

@@ -133,6 +133,7 @@ fn tier_none_contains_nothing(#[case] settings: &[(&str, &str)], #[case] code: i
     let report = examined.report();
     assert_eq!(examined.code, Some(code), "{}", examined.told());
     assert_eq!(report["tier"], "none");
+    assert!(report["notice"].as_str().unwrap().contains("files and network are not contained"));
     let not_reached = with(&report, "not_reached");
     for name in [
         "a host's file that anybody may read cannot be read",

@@ -118,7 +118,7 @@ impl Expect {
         let holds = inside.reached == (self.want == Want::Works);
         if !promised {
             let also = if holds { "; it holds all the same" } else { "" };
-            let said = format!("not promised by tier \"{}\": {}{also}", tier.name(), inside.said);
+            let said = format!("not promised: {}{also}", inside.said);
             return (Outcome::NotReached, said);
         }
         match (holds, outside) {
