@@ -43,18 +43,19 @@ pub(super) struct Daemon {
 }
 
 impl Host {
-    /// Makes everything below `dir`; it goes when this is dropped.
+    /// Makes everything in `/var/tmp`, or in `dir` where that cannot be; it goes when this is dropped. Boxes have a `/tmp` of
+    /// their own, so that what is shown below that is no example of the rest.
     pub(super) fn new(dir: &Path) -> Result<Self, DoctorError> {
         let failed = |what: String| move |source| DoctorError::Host { what, source };
         let mark = uuid::Uuid::new_v4().simple().to_string();
         let listener = || Ok((TcpListener::bind("127.0.0.1:0")?, UnixListener::bind_addr(&address(&mark)?)?));
         let (tcp, unix) = listener().map_err(failed("a listener on this host".to_owned()))?;
-        Self::below(dir, &mark, tcp, unix).map_err(failed(format!("a directory in {}", dir.display())))
+        let made = top(Path::new("/var/tmp")).or_else(|_| top(dir));
+        made.and_then(|top| Self::below(top, &mark, tcp, unix))
+            .map_err(failed(format!("a directory in {}", dir.display())))
     }
 
-    fn below(dir: &Path, mark: &str, tcp: TcpListener, unix: UnixListener) -> io::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("evalmill-doctor-").tempdir_in(dir)?;
-        open_to(dir.path(), 0o755)?;
+    fn below(dir: TempDir, mark: &str, tcp: TcpListener, unix: UnixListener) -> io::Result<Self> {
         let directory = |name: &str, mode: u32| {
             let path = fs::canonicalize(dir.path())?.join(name);
             fs::create_dir(&path)?;
@@ -161,6 +162,13 @@ impl Host {
         };
         tokio::time::timeout(GONE, look).await.is_ok()
     }
+}
+
+/// The directory of everything else.
+fn top(within: &Path) -> io::Result<TempDir> {
+    let dir = tempfile::Builder::new().prefix("evalmill-doctor-").tempdir_in(within)?;
+    open_to(dir.path(), 0o755)?;
+    Ok(dir)
 }
 
 fn open_to(path: &Path, mode: u32) -> io::Result<()> {
