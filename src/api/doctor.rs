@@ -429,7 +429,8 @@ impl Examination<'_> {
     fn remedy(&self, layer: &str, outcome: Outcome) -> Option<String> {
         let sandbox = &self.settings.sandbox;
         match outcome {
-            Outcome::Ok | Outcome::NotShown => None,
+            // What is not reached takes another tier: what that needs is said once.
+            Outcome::Ok | Outcome::NotShown | Outcome::NotReached => None,
             Outcome::Failed if layer == "network" && sandbox.network => {
                 Some("set sandbox.network to false".to_owned())
             }
@@ -437,10 +438,6 @@ impl Examination<'_> {
                 "run nothing untrusted here, and report it with what `evalmill doctor --format json` says"
                     .to_owned(),
             ),
-            Outcome::NotReached if sandbox.tier.tier() == Some(self.tier) => {
-                Some("set sandbox.tier to \"auto\"".to_owned())
-            }
-            Outcome::NotReached => Some("see what the next tier needs".to_owned()),
         }
     }
 
@@ -517,8 +514,13 @@ impl Examination<'_> {
                     (Outcome::NotShown, format!("{wanted}; so is a program below every limit: {why}"))
                 }
                 // Where there is no core to burn, wall time is over first.
-                (Ok(ran), _) if wanted == Termination::CpuLimit && ran.cpu_time < 1.0 && ran.timed_out => {
+                (Ok(ran), _) if wanted == Termination::CpuLimit && ran.cpu_time < 1.2 && ran.timed_out => {
                     let said = format!("{} first, with {:.1} s of CPU time", ran.termination, ran.cpu_time);
+                    (Outcome::NotShown, said)
+                }
+                // Where the host stops it before, ours is never reached.
+                (Ok(ran), _) if wanted == Termination::ProcessLimit && counted(&ran.stdout) <= 16 => {
+                    let said = format!("only {} processes can be started here", counted(&ran.stdout));
                     (Outcome::NotShown, said)
                 }
                 (Ok(ran), _) => (Outcome::Failed, ran.termination.to_string()),
@@ -619,6 +621,11 @@ impl Examination<'_> {
         };
         self.add("cleanup", "a harmless program runs after all this", outcome, said);
     }
+}
+
+/// The number on the last line, and one for who printed it.
+fn counted(stdout: &str) -> u32 {
+    stdout.lines().last().and_then(|line| line.parse::<u32>().ok()).unwrap_or(0) + 1
 }
 
 /// A control that was not carried out shows nothing.

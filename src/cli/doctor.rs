@@ -105,6 +105,9 @@ fn write_report(text: &mut String, report: &Report) -> fmt::Result {
     let tier = report.tier.name();
     writeln!(text, "{:<12} {tier} (required by run: {run}, by serve: {serve})", "tier")?;
     wrapped(text, 13, &report.notice)?;
+    if report.asked.tier() == Some(report.tier) && report.next.is_some() {
+        wrapped(text, 13, "sandbox.tier asks for this one; \"auto\" is the strongest that works")?;
+    }
     let Some(next) = &report.next else { return Ok(()) };
     let made = if next.made { "" } else { ", which this version does not make yet" };
     writeln!(text, "\nfor the next tier, {}{made}:", next.tier.name())?;
@@ -136,13 +139,7 @@ fn write_check(text: &mut String, check: &Check) -> fmt::Result {
     if check.outcome != Outcome::Ok {
         wrapped(text, 26, &check.said)?;
     }
-    match &check.remedy {
-        // What is not reached has one remedy, at the end.
-        Some(remedy) if check.outcome == Outcome::Failed || check.layer == "cgroup" => {
-            wrapped(text, 26, remedy)
-        }
-        _ => Ok(()),
-    }
+    check.remedy.iter().try_for_each(|remedy| wrapped(text, 26, remedy))
 }
 
 fn row(text: &mut String, layer: &str, outcome: &str, what: &str) -> fmt::Result {

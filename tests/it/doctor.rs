@@ -181,6 +181,32 @@ fn user_namespaces_that_are_forbidden_are_named(#[case] args: &[&str], #[case] c
     assert_eq!(report["refused"].is_null(), code == 0);
 }
 
+/// Runs doctor after `wrapper`, which takes away `layer` and leaves no tier above `process`.
+#[rstest]
+#[case::a_covered_proc(
+    &["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc/irq && exec \"$@\"", "sh"],
+    "proc",
+    "mounting /proc"
+)]
+#[case::no_other_ids(&["setpriv", "--bounding-set=-setuid,-setgid"], "ids", "CAP_SETUID")]
+fn what_root_lacks_is_named(#[case] wrapper: &[&str], #[case] layer: &str, #[case] said: &str) {
+    if !is_root() {
+        eprintln!("not run: it takes the host's root");
+        return;
+    }
+    let examined = examine(wrapper, &["--format", "json"], &[("EVALMILL__SANDBOX__REQUIRE", "namespaces")]);
+    let report = examined.report();
+    assert_eq!(examined.code, Some(1), "{}", examined.told());
+    let mut checks = report["checks"].as_array().unwrap().iter();
+    let named = checks.any(|check| {
+        check["layer"] == layer
+            && check["said"].as_str().unwrap().contains(said)
+            && check["remedy"].is_string()
+    });
+    assert!(named, "{}", examined.told());
+    assert!(examined.stderr.contains("sandbox.require asks for tier \"namespaces\""), "{}", examined.told());
+}
+
 #[rstest]
 #[case::usage(&["--format", "xml"], &[], 2)]
 #[case::tier(&["--tier", "strong"], &[], 2)]
