@@ -523,7 +523,10 @@ impl Examination<'_> {
                     let said = format!("only {} processes can be started here", counted(&ran.stdout));
                     (Outcome::NotShown, said)
                 }
-                (Ok(ran), _) => (Outcome::Failed, ran.termination.to_string()),
+                (Ok(ran), _) => {
+                    let last = ran.stderr.trim().lines().last().unwrap_or_default();
+                    (Outcome::Failed, format!("{} {last}", ran.termination).trim().to_owned())
+                }
             };
             self.add("limits", name, outcome, said);
         }
