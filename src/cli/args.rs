@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use super::client_args::{CLIENT_EXIT_CODES, CollectArgs, ParkingCommand, PublishArgs};
+use crate::config::TierChoice;
 use crate::model::Seconds;
 use crate::transport::OutputMode;
 
@@ -37,6 +38,14 @@ Exit codes:
     1  not ready; the reasons are on standard error
     2  usage: there is no address to ask
    69  no answer within 3 seconds
+   78  configuration";
+
+const DOCTOR_EXIT_CODES: &str = "\
+Exit codes:
+    0  everything that the tier in force promises holds as far as it could be shown, and the tier is enough
+    1  something does not hold, or the tier that is asked for or required is not reached
+    2  usage, or doctor cannot run: the interpreter, the workers
+   74  standard output cannot be written
    78  configuration";
 
 /// Runs model-generated code and says what came of it.
@@ -94,6 +103,12 @@ pub enum Command {
         #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
         url: Option<String>,
     },
+    /// Try every layer of the isolation on this host, and say what holds and what is missing.
+    ///
+    /// It attempts, it does not inspect: small programs run as predictions do, and try to get out and to use
+    /// too much. The same is tried outside of a box; what fails there, too, is `not shown` and not `ok`.
+    #[command(after_help = DOCTOR_EXIT_CODES)]
+    Doctor(DoctorArgs),
     /// Read the configuration, say what is wrong with it, and print it as it is in force.
     CheckConfig {
         /// Say for each value where it comes from.
@@ -133,6 +148,53 @@ pub struct ServeArgs {
     /// How many run at the same time [worker.num_workers].
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
+}
+
+/// What `doctor` is told.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// For people or for machines.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: DoctorFormat,
+    /// The tier to examine, in place of `sandbox.tier`.
+    #[arg(long, value_name = "TIER")]
+    pub tier: Option<DoctorTier>,
+}
+
+/// A tier to examine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DoctorTier {
+    /// The strongest that works here.
+    Auto,
+    /// With limits of the tree by the kernel.
+    Full,
+    /// Kernel namespaces.
+    Namespaces,
+    /// A restricted process.
+    Process,
+    /// No wall.
+    None,
+}
+
+impl From<DoctorTier> for TierChoice {
+    fn from(tier: DoctorTier) -> Self {
+        match tier {
+            DoctorTier::Auto => Self::Auto,
+            DoctorTier::Full => Self::Full,
+            DoctorTier::Namespaces => Self::Namespaces,
+            DoctorTier::Process => Self::Process,
+            DoctorTier::None => Self::None,
+        }
+    }
+}
+
+/// How `doctor` reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DoctorFormat {
+    /// A table.
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 /// A message with a schema.
@@ -262,6 +324,8 @@ mod tests {
     #[case("run --config c.toml --force -o out", true)]
     #[case("check-config --show-origin", true)]
     #[case("healthcheck", true)]
+    #[case("doctor --format json --tier none", true)]
+    #[case("doctor --format xml", false)]
     #[case("healthcheck --url http://127.0.0.1:9464/readyz", true)]
     #[case("schema result", true)]
     #[case("completions zsh", true)]

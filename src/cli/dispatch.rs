@@ -7,8 +7,8 @@ use clap::Parser as _;
 use super::args::{BenchCommand, Cli, Command};
 use super::exit::{Failure, report};
 use super::{
-    bench, check_config, collect, completions, healthcheck, parking, publish, run, schema, serve, stack,
-    topology,
+    bench, check_config, collect, completions, doctor, healthcheck, parking, publish, run, schema, serve,
+    stack, topology,
 };
 
 /// Runs the program with its command line.
@@ -33,6 +33,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Parking { what } => parking::parking(cli.config, &what),
         Command::Bench(BenchCommand::Broker { count, bytes }) => bench::broker(cli.config, count, bytes),
         Command::Healthcheck { url } => healthcheck::healthcheck(cli.config, url.as_deref()),
+        Command::Doctor(args) => doctor::doctor(cli.config, &args),
         Command::CheckConfig { show_origin } => check_config::check_config(cli.config, show_origin),
         Command::Schema { message } => printed(schema::print_schema(message)),
         Command::Completions { shell } => printed(completions::print_completions(shell)),

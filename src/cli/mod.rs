@@ -8,6 +8,7 @@ pub mod client_args;
 mod collect;
 pub mod completions;
 mod dispatch;
+mod doctor;
 mod exit;
 mod healthcheck;
 mod meter;

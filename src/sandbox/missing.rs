@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// One part of the isolation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Layer {
     /// The namespaces themselves.
     Namespaces,

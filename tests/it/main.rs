@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod clients;
+mod doctor;
 mod examples;
 mod faults;
 mod humaneval;

@@ -1,0 +1,75 @@
+//! What to do for the next tier, where evalmill runs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Sandbox, Tier, TierChoice};
+use crate::sandbox::{self, Missing};
+
+/// The next tier, and the way to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Next {
+    /// The tier.
+    pub tier: Tier,
+    /// Whether this version makes it.
+    pub made: bool,
+    /// What was tried for more than is in force, and failed.
+    pub missing: Vec<Missing>,
+    /// On a host.
+    pub bare_metal: String,
+    /// Options of `docker run`.
+    pub docker: String,
+    /// What stands in a pod's specification.
+    pub kubernetes: String,
+    /// What stands in a unit.
+    pub systemd: String,
+}
+
+/// Each tier above the weakest: bare metal, Docker, Kubernetes, systemd. What a tier below it needs is needed, too.
+const WAYS: [(Tier, [&str; 4]); 3] = [
+    (
+        Tier::Process,
+        [
+            "Linux 5.13 or newer with Landlock: `cat /sys/kernel/security/lsm` names it, or `lsm=landlock,...` on the kernel's command line adds it",
+            "no option: the seccomp profile of Docker 23 or newer allows Landlock",
+            "securityContext: {seccompProfile: {type: RuntimeDefault}}",
+            "no option; where SystemCallFilter= is set, add @sandbox to it",
+        ],
+    ),
+    (
+        Tier::Namespaces,
+        [
+            "Linux 5.12 or newer, and `sysctl -w user.max_user_namespaces=65536`; Debian: `sysctl -w kernel.unprivileged_userns_clone=1`; Ubuntu: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`",
+            "--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined",
+            "hostUsers: false, and securityContext: {procMount: Unmasked, seccompProfile: {type: Unconfined}, appArmorProfile: {type: Unconfined}}",
+            "no RestrictNamespaces=, ProtectProc=, ProcSubset=, ProtectKernelTunables= or ProtectKernelLogs=; in SystemCallFilter= allow @mount, and clone with namespaces",
+        ],
+    ),
+    (
+        Tier::Full,
+        [
+            "start as root, or `systemd-run --user --scope -p Delegate=yes evalmill ...` (cgroup v2 with the controllers memory, pids and cpu)",
+            "--cgroupns=private --security-opt writable-cgroups=true (Docker 28 or newer, cgroup v2), beside the options for \"namespaces\"",
+            "cgroup_writable = true for the runtime class (containerd 2.1 or newer, cgroup v2), beside what \"namespaces\" needs",
+            "Delegate=memory pids cpu, and no ProtectControlGroups=",
+        ],
+    ),
+];
+
+/// The tier after `reached` that this version makes, or, where it makes none, the one after it.
+pub(super) fn next(settings: &Sandbox, reached: Tier, missing: &[Missing]) -> Option<Next> {
+    let made = |tier: &Tier| {
+        let choice = match tier {
+            Tier::Full => TierChoice::Full,
+            Tier::Namespaces => TierChoice::Namespaces,
+            Tier::Process => TierChoice::Process,
+            Tier::None => TierChoice::None,
+        };
+        let asked = Sandbox { tier: choice, require: Tier::None, ..settings.clone() };
+        !matches!(sandbox::wanted(&asked), Err(sandbox::TierError::Unknown { .. }))
+    };
+    let above = || WAYS.iter().filter(|(tier, _)| *tier > reached);
+    let (tier, ways) = above().find(|(tier, _)| made(tier)).or_else(|| above().next())?;
+    let [bare_metal, docker, kubernetes, systemd] = ways.map(str::to_owned);
+    let missing = missing.to_vec();
+    Some(Next { tier: *tier, made: made(tier), missing, bare_metal, docker, kubernetes, systemd })
+}
