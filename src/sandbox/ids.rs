@@ -7,6 +7,9 @@
 //! | | 1000, programs | another one |
 //! | [`Ids::Single`] (ordinary user) | 1000, worker and programs | the launcher's user |
 //!
+//! Without a user namespace (tier `process`) there is no inside: [`Ids::Host`] are those of [`Ids::Own`] as the
+//! host sees them, [`Ids::Same`] is the launcher's user.
+//!
 //! The worker makes files as the programs' user: it has that as its file-system id. Nobody is 0
 //! after set-up, and programs lose every capability when they are executed.
 #![expect(unsafe_code, reason = "setfsuid and setfsgid have no safe interface")]
@@ -37,6 +40,13 @@ pub enum Ids {
     },
     /// There is one id.
     Single,
+    /// As [`Ids::Own`], without a user namespace.
+    Host {
+        /// The first of the two.
+        first: u32,
+    },
+    /// As [`Ids::Single`], without a user namespace.
+    Same,
 }
 
 impl Ids {
@@ -65,10 +75,29 @@ impl Ids {
         Ok(Self::Single)
     }
 
+    /// The same ids where there is no user namespace.
+    #[must_use]
+    pub fn on_host(self) -> Self {
+        match self {
+            Self::Own { first } => Self::Host { first },
+            Self::Single => Self::Same,
+            other => other,
+        }
+    }
+
     /// The user and group that a program has to become before it is executed.
     #[must_use]
     pub fn program(self) -> Option<u32> {
-        matches!(self, Self::Own { .. }).then_some(PROGRAM_ID)
+        self.both().map(|(_, program)| program)
+    }
+
+    /// Worker and program, where they are two.
+    fn both(self) -> Option<(u32, u32)> {
+        match self {
+            Self::Own { .. } => Some((WORKER_ID, PROGRAM_ID)),
+            Self::Host { first } => Some((first, first + 1)),
+            Self::Single | Self::Same => None,
+        }
     }
 
     /// Whether the kernel counts the processes of programs apart from everybody else's: by their own id, or since
@@ -76,7 +105,11 @@ impl Ids {
     #[must_use]
     pub fn counts_processes(self) -> bool {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        matches!(self, Self::Own { .. }) || is_at_least(&release, 5, 14)
+        match self {
+            Self::Own { .. } | Self::Host { .. } => true,
+            Self::Single => is_at_least(&release, 5, 14),
+            Self::Same => false,
+        }
     }
 
     /// Gives the child its ids; from its parent.
@@ -100,6 +133,7 @@ impl Ids {
                 write("uid_map", format!("{PROGRAM_ID} {uid} 1\n"))?;
                 write("gid_map", format!("{PROGRAM_ID} {gid} 1\n"))
             }
+            Self::Host { .. } | Self::Same => Ok(()),
         }
     }
 
@@ -108,20 +142,32 @@ impl Ids {
     /// # Errors
     /// As the kernel says.
     pub(super) fn drop_privileges(self) -> io::Result<()> {
+        let in_namespace = matches!(self, Self::Own { .. } | Self::Single);
         for capability in CapabilitySet::all() {
             match rustix::thread::remove_capability_from_bounding_set(capability) {
                 // A capability that this kernel does not have.
                 Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+                // Nothing that is executed by another user than 0, or with no_new_privs, gets any of it.
+                Err(rustix::io::Errno::PERM) if !in_namespace => break,
                 Err(error) => return Err(error.into()),
             }
         }
         // Seeing and killing programs, whatever they make of themselves.
         let mut kept = CapabilitySet::KILL | CapabilitySet::SYS_PTRACE;
-        if let Self::Own { .. } = self {
+        let permitted = rustix::thread::capabilities(None)?.permitted;
+        match self {
+            Self::Own { .. } | Self::Single => {}
+            // A container's root seldom has it: then memory of programs is only estimated.
+            Self::Host { .. } => kept &= permitted | CapabilitySet::KILL,
+            // Programs of root of a user namespace, which is allowed to be that, would keep them.
+            Self::Same => kept = CapabilitySet::empty(),
+        }
+        let both = self.both();
+        if let Some((worker, _)) = both {
             // For making a command a program's user.
             kept |= CapabilitySet::SETUID | CapabilitySet::SETGID;
             rustix::thread::set_keep_capabilities(true)?;
-            let (uid, gid) = (Uid::from_raw(WORKER_ID), Gid::from_raw(WORKER_ID));
+            let (uid, gid) = (Uid::from_raw(worker), Gid::from_raw(worker));
             rustix::thread::set_thread_groups(&[])?;
             rustix::thread::set_thread_res_gid(gid, gid, gid)?;
             rustix::thread::set_thread_res_uid(uid, uid, uid)?;
@@ -130,8 +176,8 @@ impl Ids {
         let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
         rustix::thread::set_capabilities(None, sets)?;
         rustix::thread::clear_ambient_capability_set()?;
-        if let Self::Own { .. } = self {
-            set_file_ids(PROGRAM_ID)?;
+        if let Some((_, program)) = both {
+            set_file_ids(program)?;
         }
         Ok(())
     }
@@ -179,6 +225,9 @@ mod tests {
             }
         }
         assert_eq!(Ids::Single.program(), None);
+        let host = Ids::Own { first: 5 }.on_host();
+        assert_eq!((host.program(), host.counts_processes()), (Some(6), true));
+        assert_eq!((Ids::Single.on_host(), Ids::Same.counts_processes()), (Ids::Same, false));
     }
 
     #[test]

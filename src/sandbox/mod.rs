@@ -2,12 +2,13 @@
 //!
 //! Policy is apart from mechanism. [`Policy`] says what is allowed, [`Trees`] finds what has to be shown for
 //! it; each mechanism is one small file: namespaces (`birth`), ids and capabilities (`ids`), the private root
-//! (`root`, `mount_attr`), the network (`net`), the filter of system calls (`seccomp`, `bpf`).
-//! [`Plan`] puts them in order. All of it is done once for each worker; commands inherit it.
+//! (`root`, `mount_attr`), the network (`net`), the filter of system calls (`seccomp`, `bpf`), rules for files
+//! where there are no namespaces ([`landlock`], `process`). [`Plan`] puts them in order. All of it is done once for each worker; commands inherit it.
 //!
 //! | tier | what is guaranteed |
 //! |---|---|
 //! | `namespaces` | a program reaches nothing of the host but read-only trees that hold no secret; what it leaves dies with its box; limits of its tree are sampled |
+//! | `process` | a program opens read-only trees, its own box and nothing else; it has no sockets; limits of its tree are sampled, disk only for each file |
 //! | `none` | nothing: sessions, resource limits and timeouts |
 //!
 //! Which tier can be had is tried, not looked up: the launcher makes a throw-away worker and runs the interpreter
@@ -15,7 +16,12 @@
 //! `sandbox.require` that is an error of start, and nothing is skipped silently.
 //!
 //! What this does not do:
-//! - limits by cgroups (tier `full`) and Landlock (tier `process`), neither of which is made yet;
+//! - limits by cgroups (tier `full`), which are not made yet;
+//! - in the tier `process`: a `/tmp`, `/dev/shm` or loopback interface (so no POSIX semaphores, which
+//!   `multiprocessing` needs), files of `/proc` that speak of processes, `/etc/passwd`; a limit of all files together;
+//!   hiding that files and processes exist. Programs of an ordinary user are that user: they can change modes,
+//!   times and attributes of its files, whose content they can neither read nor write; before Linux 6.12 they can
+//!   signal its processes, which is said as a missing layer;
 //! - count what is written to the tmpfs as a program's memory: its size is limited instead;
 //! - hide how busy the machine is, the names of the host's devices in `/proc/self/mountinfo`, or locks and
 //!   watches that programs of several workers put on files of a tree that both see;
@@ -28,10 +34,12 @@ mod birth;
 mod bpf;
 mod enter;
 mod ids;
+pub mod landlock;
 mod missing;
 mod mount_attr;
 mod net;
 mod policy;
+mod process;
 mod root;
 mod seccomp;
 mod trees;
@@ -107,9 +115,6 @@ pub fn wanted(settings: &Sandbox) -> Result<Option<Policy>, TierError> {
             _ => {}
         }
     }
-    if settings.tier == TierChoice::Process {
-        return Err(TierError::Unknown { setting: "sandbox.tier", asked: Tier::Process });
-    }
     if settings.tier == TierChoice::None {
         return Ok(None);
     }
@@ -143,8 +148,7 @@ pub fn suffices(settings: &Sandbox, reached: Tier, missing: &[Missing]) -> Resul
 /// What a tier does not have that the strongest has.
 #[must_use]
 pub fn beyond(tier: Tier) -> Option<Missing> {
-    (tier == Tier::Namespaces)
-        .then(|| Missing::said(Layer::Cgroup, "this version makes no cgroups".to_owned()))
+    (tier > Tier::None).then(|| Missing::said(Layer::Cgroup, "this version makes no cgroups".to_owned()))
 }
 
 /// What a person is told once at start, in one line.
@@ -157,10 +161,18 @@ pub fn notice(tier: Tier, network: bool, missing: &[Missing]) -> String {
             "isolation tier \"{name}\": programs see read-only system files, their own box and processes, and {network}"
         );
     }
-    let mut text = format!(
-        "isolation tier \"{name}\": programs run with this user's rights; time, memory, output and processes are \
-         limited, files and network are not contained"
-    );
+    let mut text = if tier == Tier::Process {
+        let network = if network { "the host's network" } else { "no network" };
+        format!(
+            "isolation tier \"{name}\": programs open read-only system files and their own box, nothing else, \
+             and have {network}; they can see that other files and processes exist"
+        )
+    } else {
+        format!(
+            "isolation tier \"{name}\": programs run with this user's rights; time, memory, output and processes \
+             are limited, files and network are not contained"
+        )
+    };
     if let Some(missing) = missing.first() {
         text.push_str(&format!(" (missing {missing})"));
     }
@@ -180,8 +192,6 @@ mod tests {
         let error = wanted(&sandbox).unwrap_err().to_string();
         assert!(error.contains("sandbox.require") && error.contains("\"full\""), "{error}");
         sandbox.require = Tier::None;
-        sandbox.tier = TierChoice::Process;
-        assert!(wanted(&sandbox).unwrap_err().to_string().contains("sandbox.tier"));
         sandbox.tier = TierChoice::None;
         assert_eq!(wanted(&sandbox), Ok(None));
         sandbox =
