@@ -111,6 +111,8 @@ pub(super) async fn serve_measured(
         framing: Framing::Message,
         max_wait: Some(max_wait),
         max_result_bytes: Some(broker.max_message_bytes.clone()),
+        // What anybody may send who reaches the broker.
+        require: Tier::Namespaces,
     };
     let engine = Engine::start(settings, options).await?;
     match engine.tier() {

@@ -26,7 +26,8 @@ use super::policy::{PROGRAM_ID, WORKER_ID};
 /// The first host id of workers: above every range that systemd or `subuid` gives away, below 2³¹.
 const FIRST_HOST_ID: u32 = 1_900_000_000;
 /// Pairs of host ids for one launcher, and launchers (by process id) before the ranges repeat. Two
-/// workers with the same ids share per-user counts of the kernel and nothing else.
+/// workers with the same ids share per-user counts of the kernel and nothing else; without namespaces it is
+/// Landlock that keeps them apart then.
 const PAIRS: u64 = 8192;
 const RANGES: u64 = 4096;
 

@@ -210,7 +210,10 @@ mod tests {
             return;
         }
         let (home, outside) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
-        let policy = super::super::wanted(&crate::config::Settings::default().sandbox).unwrap().unwrap();
+        let policy =
+            super::super::wanted(&crate::config::Settings::default().sandbox, crate::config::Tier::None)
+                .unwrap()
+                .unwrap();
         let domains = domains(&policy, &Trees::default(), home.path()).unwrap();
         let in_domain = move || {
             std::fs::read(outside.path()).unwrap();

@@ -140,7 +140,7 @@ fn remedy(layer: Layer, error: &io::Error, machine: &Machine) -> String {
             "raise user.max_user_namespaces and the other user.max_*_namespaces".to_owned()
         }
         Layer::Ids => {
-            "start evalmill as an ordinary user, or leave root its capabilities CAP_SETUID and CAP_SETGID".to_owned()
+            "start evalmill as an ordinary user, or leave root its capabilities CAP_SETUID, CAP_SETGID, CAP_CHOWN and CAP_KILL".to_owned()
         }
         Layer::Proc => {
             "the host's /proc must be there in full: nothing may be mounted over parts of it".to_owned()

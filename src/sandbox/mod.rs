@@ -82,10 +82,23 @@ pub enum TierError {
         /// The path.
         path: PathBuf,
     },
+    /// Less is asked for than is required.
+    #[error(
+        "sandbox.tier = \"{}\" is weaker than sandbox.require{}, which is \"{}\": set sandbox.require to \"{}\", too, where that is meant",
+        tier.name(), by(*by_command), least.name(), tier.name()
+    )]
+    Weaker {
+        /// What is asked for.
+        tier: Tier,
+        /// What is required.
+        least: Tier,
+        /// By the command, and not by the setting.
+        by_command: bool,
+    },
     /// This machine does not give it.
     #[error(
-        "{setting} asks for isolation tier \"{}\", and this machine gives \"{}\". Missing: {}. Or set {setting} to \"{}\" and run untrusted code on a throw-away machine only",
-        asked.name(), reached.name(), list(missing), reached.name()
+        "{setting}{} asks for isolation tier \"{}\", and this machine gives \"{}\". Missing: {}. Or set {setting} to \"{}\" and run untrusted code on a throw-away machine only",
+        by(*by_command), asked.name(), reached.name(), list(missing), reached.name()
     )]
     Missing {
         /// The setting.
@@ -96,24 +109,36 @@ pub enum TierError {
         reached: Tier,
         /// What keeps it from being more.
         missing: Vec<Missing>,
+        /// By the command, and not by the setting.
+        by_command: bool,
     },
+}
+
+fn by(command: bool) -> &'static str {
+    if command { " = \"auto\" for this command" } else { "" }
 }
 
 fn list(missing: &[Missing]) -> String {
     missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(". ")
 }
 
-/// What is asked for, or the reason why it is known before anything is tried that it cannot be had.
+/// What is asked for, or the reason why it is known before anything is tried that it cannot be had. `least`:
+/// the weakest tier where `sandbox.require` leaves that to the command.
 ///
 /// # Errors
-/// A tier that this version does not make.
-pub fn wanted(settings: &Sandbox) -> Result<Option<Policy>, TierError> {
-    let asked = [("sandbox.tier", settings.tier.tier()), ("sandbox.require", Some(settings.require))];
+/// A tier that this version does not make, or less than is required.
+pub fn wanted(settings: &Sandbox, least: Tier) -> Result<Option<Policy>, TierError> {
+    let asked = [("sandbox.tier", settings.tier.tier()), ("sandbox.require", settings.require.tier())];
     for (setting, tier) in asked {
         match tier {
             Some(asked) if asked > STRONGEST => return Err(TierError::Unknown { setting, asked }),
             _ => {}
         }
+    }
+    let by_command = settings.require == TierChoice::Auto;
+    let least = settings.require.tier().unwrap_or(least);
+    if let Some(tier) = settings.tier.tier().filter(|tier| *tier < least) {
+        return Err(TierError::Weaker { tier, least, by_command });
     }
     if settings.tier == TierChoice::None {
         return Ok(None);
@@ -131,15 +156,30 @@ pub fn wanted(settings: &Sandbox) -> Result<Option<Policy>, TierError> {
     }))
 }
 
-/// Whether what was reached is enough.
+/// Whether what was reached is enough; `least` as in [`wanted`].
 ///
 /// # Errors
 /// It is not; the error says what is missing and how to get it.
-pub fn suffices(settings: &Sandbox, reached: Tier, missing: &[Missing]) -> Result<(), TierError> {
-    let asked = [("sandbox.tier", settings.tier.tier()), ("sandbox.require", Some(settings.require))];
-    for (setting, asked) in asked {
+pub fn suffices(
+    settings: &Sandbox,
+    least: Tier,
+    reached: Tier,
+    missing: &[Missing],
+) -> Result<(), TierError> {
+    let by_command = settings.require == TierChoice::Auto;
+    let asked = [
+        ("sandbox.tier", settings.tier.tier(), false),
+        ("sandbox.require", Some(settings.require.tier().unwrap_or(least)), by_command),
+    ];
+    for (setting, asked, by_command) in asked {
         if let Some(asked) = asked.filter(|asked| *asked > reached) {
-            return Err(TierError::Missing { setting, asked, reached, missing: missing.to_vec() });
+            return Err(TierError::Missing {
+                setting,
+                asked,
+                reached,
+                missing: missing.to_vec(),
+                by_command,
+            });
         }
     }
     Ok(())
@@ -187,16 +227,28 @@ mod tests {
     #[test]
     fn more_than_there_is_is_refused_by_name() {
         let mut sandbox = Settings::default().sandbox;
-        assert!(wanted(&sandbox).unwrap().is_some());
-        sandbox.require = Tier::Full;
-        let error = wanted(&sandbox).unwrap_err().to_string();
+        assert!(wanted(&sandbox, Tier::Process).unwrap().is_some());
+        sandbox.require = TierChoice::Full;
+        let error = wanted(&sandbox, Tier::Process).unwrap_err().to_string();
         assert!(error.contains("sandbox.require") && error.contains("\"full\""), "{error}");
-        sandbox.require = Tier::None;
-        sandbox.tier = TierChoice::None;
-        assert_eq!(wanted(&sandbox), Ok(None));
         sandbox =
             crate::config::Sandbox { binds: vec!["/no/such/tree".into()], ..Settings::default().sandbox };
-        assert!(wanted(&sandbox).unwrap_err().to_string().contains("sandbox.binds: /no/such/tree"));
+        let error = wanted(&sandbox, Tier::Process).unwrap_err().to_string();
+        assert!(error.contains("sandbox.binds: /no/such/tree"), "{error}");
+    }
+
+    #[test]
+    fn no_isolation_must_be_written_out() {
+        let mut sandbox = Settings::default().sandbox;
+        sandbox.tier = TierChoice::None;
+        let error = wanted(&sandbox, Tier::Process).unwrap_err().to_string();
+        for part in ["sandbox.tier = \"none\"", "\"auto\"", "\"process\"", "set sandbox.require to \"none\""]
+        {
+            assert!(error.contains(part), "{error}");
+        }
+        sandbox.require = TierChoice::None;
+        assert_eq!(wanted(&sandbox, Tier::Process), Ok(None));
+        assert_eq!(suffices(&sandbox, Tier::Process, Tier::None, &[]), Ok(()));
     }
 
     #[test]
@@ -204,12 +256,14 @@ mod tests {
         let mut sandbox = Settings::default().sandbox;
         let missing =
             [Missing { layer: Layer::Proc, said: "mounting /proc: EPERM".into(), remedy: "do this".into() }];
-        assert_eq!(suffices(&sandbox, Tier::None, &missing), Ok(()));
-        sandbox.require = Tier::Namespaces;
-        let error = suffices(&sandbox, Tier::None, &missing).unwrap_err().to_string();
-        for part in ["sandbox.require", "proc: mounting /proc: EPERM; do this", "\"none\""] {
+        let error = suffices(&sandbox, Tier::Namespaces, Tier::Process, &missing).unwrap_err().to_string();
+        assert!(error.starts_with("sandbox.require = \"auto\" for this command asks for"), "{error}");
+        assert_eq!(suffices(&sandbox, Tier::Process, Tier::Process, &missing), Ok(()));
+        sandbox.require = TierChoice::Namespaces;
+        let error = suffices(&sandbox, Tier::Process, Tier::None, &missing).unwrap_err().to_string();
+        for part in ["sandbox.require asks", "proc: mounting /proc: EPERM; do this", "\"none\""] {
             assert!(error.contains(part), "{error}");
         }
-        assert_eq!(suffices(&sandbox, Tier::Namespaces, &[]), Ok(()));
+        assert_eq!(suffices(&sandbox, Tier::Process, Tier::Namespaces, &[]), Ok(()));
     }
 }

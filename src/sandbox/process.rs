@@ -7,8 +7,7 @@ use std::ffi::CString;
 use std::fs;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -49,9 +48,11 @@ impl Plan {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|error| process("becoming a subreaper")(error.into()))?;
         let home = scratch.join(name);
-        removed(scratch, name)
-            .and_then(|()| make_home(ids, scratch, &home))
-            .map_err(process("making the worker's directory"))?;
+        removed(scratch, name).and_then(|()| make_home(ids, scratch, &home)).map_err(|error| {
+            let of_ids = ids.program().is_some() && error.kind() == io::ErrorKind::PermissionDenied;
+            let layer = if of_ids { Layer::Ids } else { Layer::Process };
+            Missing::new(layer, "making the worker's directory", &error)
+        })?;
         let domains = landlock::domains(&self.policy, &self.trees, &home)?;
         limit().map_err(process("setting limits"))?;
         fs::write("/proc/self/oom_score_adj", OOM_SCORE).map_err(process("setting oom_score_adj"))?;
