@@ -49,6 +49,9 @@ const OF_THE_MACHINE: &[&str] = &[
     "/proc/uptime",
     "/proc/version",
 ];
+/// From this version on files can be moved from one directory to another, which the worker does to remove
+/// them. Before, no program can, and gets the error that makes `mv` copy.
+const MOVES: i32 = 2;
 /// From this version on truncation is refused.
 const TRUNCATES: i32 = 3;
 /// From this version on signals and abstract sockets are.
@@ -73,7 +76,8 @@ impl Domain {
 /// The domains of one worker.
 #[derive(Debug)]
 pub(super) struct Domains {
-    pub(super) worker: OwnedFd,
+    /// None where it could not remove what programs leave.
+    pub(super) worker: Option<OwnedFd>,
     pub(super) command: Domain,
 }
 
@@ -117,6 +121,10 @@ fn abi(version: i32) -> ABI {
 pub(super) fn shortfall(own_ids: bool) -> Result<Option<Missing>, Missing> {
     let version =
         version().map_err(|error| Missing::new(Layer::Landlock, "asking for its version", &error))?;
+    lacks(version, own_ids)
+}
+
+fn lacks(version: i32, own_ids: bool) -> Result<Option<Missing>, Missing> {
     if own_ids || version >= SCOPES {
         return Ok(None);
     }
@@ -170,7 +178,8 @@ pub(super) fn domains(policy: &Policy, trees: &Trees, home: &Path) -> Result<Dom
             ruleset(abi, policy.network, opened.iter().chain(more)).map_err(|error| failed(&error))?;
         ruleset.ok_or_else(|| Missing::said(Layer::Landlock, "it made no ruleset".to_owned()))
     };
-    let (worker, ruleset) = (make(Some(&proc))?, make(None)?);
+    let worker = (version >= MOVES).then(|| make(Some(&proc))).transpose()?;
+    let ruleset = make(None)?;
     let held = opened.into_iter().map(|(fd, _)| fd).collect();
     Ok(Domains { worker, command: Domain { ruleset, _held: held } })
 }
@@ -204,6 +213,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn old_versions_are_told_apart() {
+        assert_eq!(lacks(7, false), Ok(None));
+        assert_eq!(lacks(1, true), Ok(None));
+        let missing = lacks(5, false).unwrap().unwrap();
+        assert!(missing.said.contains("signal") && missing.remedy.contains("6.12"), "{missing}");
+        let missing = lacks(2, false).unwrap_err();
+        assert!(missing.said.contains("empty any file") && missing.remedy.contains("6.2"), "{missing}");
+    }
+
+    #[test]
     fn a_domain_holds_the_thread_that_enters_it() {
         if version().is_err() {
             eprintln!("not run: there is no Landlock here");
@@ -218,7 +237,7 @@ mod tests {
         let in_domain = move || {
             std::fs::read(outside.path()).unwrap();
             rustix::thread::set_no_new_privs(true).unwrap();
-            restrict(domains.worker.as_raw_fd()).unwrap();
+            domains.worker.iter().for_each(|worker| restrict(worker.as_raw_fd()).unwrap());
             std::fs::read("/proc/self/stat").unwrap();
             restrict(domains.command.ruleset()).unwrap();
             for path in [outside.path(), Path::new("/proc/self/stat"), Path::new("/etc/passwd")] {

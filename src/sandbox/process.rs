@@ -49,8 +49,9 @@ impl Plan {
             .map_err(|error| process("becoming a subreaper")(error.into()))?;
         let home = scratch.join(name);
         removed(scratch, name).and_then(|()| make_home(ids, scratch, &home)).map_err(|error| {
-            let of_ids = ids.program().is_some() && error.kind() == io::ErrorKind::PermissionDenied;
-            let layer = if of_ids { Layer::Ids } else { Layer::Process };
+            // Root without that right, or of a user namespace without these ids.
+            let of_ids = matches!(error.raw_os_error(), Some(libc::EPERM | libc::EINVAL));
+            let layer = if of_ids && ids.program().is_some() { Layer::Ids } else { Layer::Process };
             Missing::new(layer, "making the worker's directory", &error)
         })?;
         let domains = landlock::domains(&self.policy, &self.trees, &home)?;
@@ -65,6 +66,16 @@ impl Plan {
             said: format!("{} cannot be reached by a user of its own: {error}", home.display()),
             remedy: "set worker.scratch_dir or EXEC_TMP_DIR to a directory that every user may pass through (mode o+x, and all above it)".to_owned(),
         })?;
+        for bind in &self.policy.binds {
+            let (here, effective) = (rustix::fs::CWD, rustix::fs::AtFlags::EACCESS);
+            rustix::fs::accessat(here, bind, rustix::fs::Access::READ_OK, effective).map_err(|error| {
+                Missing {
+                    layer: Layer::Process,
+                    said: format!("{} of sandbox.binds cannot be read by programs: {error}", bind.display()),
+                    remedy: "let every user read it and pass through what is above it".to_owned(),
+                }
+            })?;
+        }
         Ok(Settled { entered: Entered { clear_refs }, home, domains })
     }
 
@@ -77,8 +88,10 @@ impl Plan {
         let Domains { worker, command } = settled.domains;
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(privileges)?;
         rustix::thread::set_no_new_privs(true).map_err(privileges)?;
-        landlock::restrict(worker.as_raw_fd())
-            .map_err(|error| Missing::new(Layer::Landlock, "entering a domain", &error))?;
+        if let Some(worker) = worker {
+            landlock::restrict(worker.as_raw_fd())
+                .map_err(|error| Missing::new(Layer::Landlock, "entering a domain", &error))?;
+        }
         let place = Place::Host { network: self.policy.network, own_ids: ids.program().is_some() };
         seccomp::install(place)
             .map_err(|error| Missing::new(Layer::Seccomp, "installing the filter", &error))?;

@@ -3,6 +3,7 @@
 //! As root every test runs twice: with users of their own for worker and programs, and as an ordinary user.
 
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -457,4 +458,127 @@ fn a_scratch_directory_that_others_cannot_reach_is_said() {
     assert_eq!(output.status.code(), Some(69), "{stderr}");
     assert!(stderr.contains("worker.scratch_dir") && stderr.contains("cannot be reached"), "{stderr}");
     assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
+}
+
+#[rstest]
+fn the_network_is_opened_and_nothing_else(#[values(Who::Tester, Who::Nobody)] who: Who) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let source = format!(
+        "
+import socket
+socket.create_connection(('127.0.0.1', {port}), timeout=5)
+assert socket.getaddrinfo('localhost', 80)
+server = socket.create_server(('127.0.0.1', 0))
+for family in [socket.AF_UNIX, socket.AF_NETLINK, socket.AF_PACKET]:
+    try:
+        socket.socket(family, socket.SOCK_DGRAM)
+    except OSError:
+        continue
+    raise SystemExit(family)
+try:
+    open('/etc/passwd')
+except OSError:
+    pass
+else:
+    raise SystemExit('read')
+"
+    );
+    let change = [("EVALMILL__SANDBOX__NETWORK", "true")];
+    let (_, results, stderr) = run(who, Where::Here, &[python(&source)], &change);
+    assert_eq!(results[0]["verdict"], "passed", "{}\n{stderr}", told(&results[0]));
+    assert!(stderr.contains("the host's network"), "{stderr}");
+}
+
+#[rstest]
+fn a_bind_is_read_and_not_written(#[values(Who::Tester, Who::Nobody)] who: Who) {
+    let dir = tempfile::tempdir().unwrap();
+    let bind = dir.path().join("bound");
+    std::fs::create_dir(&bind).unwrap();
+    std::fs::write(bind.join("data"), "data").unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&bind, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let source = format!(
+        "
+import os
+assert os.listdir({bind:?}) == ['data'] and open({bind:?} + '/data').read() == 'data'
+for change in [lambda: open({bind:?} + '/new', 'w'), lambda: os.unlink({bind:?} + '/data')]:
+    try:
+        change()
+    except OSError:
+        continue
+    raise SystemExit('changed')
+"
+    );
+    let change = [("EVALMILL__SANDBOX__BINDS", bind.to_str().unwrap())];
+    let (_, results, stderr) = run(who, Where::Here, &[python(&source)], &change);
+    assert_eq!(results[0]["verdict"], "passed", "{}\n{stderr}", told(&results[0]));
+    if who == Who::Tester && is_root() {
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let (code, _, stderr) = run(who, Where::Here, &[], &change);
+        assert_eq!(code, Some(69), "{stderr}");
+        assert!(stderr.contains("of sandbox.binds cannot be read"), "{stderr}");
+    }
+}
+
+#[test]
+fn serve_asks_for_more_than_a_plain_container_gives() {
+    let scratch = tempfile::tempdir().unwrap();
+    let command = command(Who::Nobody, Where::Container, scratch.path());
+    let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let serve = args.iter().take_while(|argument| *argument != "run");
+    let output = Command::new(command.get_program())
+        .args(serve)
+        .arg("serve")
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .env("EVALMILL__RABBITMQ__URL", "amqp://127.0.0.1:9/%2f")
+        .env("EVALMILL__TELEMETRY__LISTEN", "")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{stderr}");
+    for part in ["for this command asks for isolation tier \"namespaces\"", "gives \"process\""] {
+        assert!(stderr.contains(part), "{stderr}");
+    }
+}
+
+/// Root of a user namespace that is an ordinary user outside, as in a rootless container.
+#[test]
+fn root_of_a_user_namespace_has_no_capability_inside() {
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let source = "
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+data = (ctypes.c_uint32 * 6)()
+assert libc.capget((ctypes.c_uint32 * 2)(0x20080522, 0), data) == 0
+assert list(data) == [0] * 6, list(data)
+try:
+    open('/etc/passwd')
+except OSError:
+    pass
+else:
+    raise SystemExit('read')
+";
+    let script =
+        format!("echo 0 > /proc/sys/user/max_user_namespaces && exec {} run", env!("CARGO_BIN_EXE_evalmill"));
+    let unshare = ["unshare", "--user", "--map-root-user", "sh", "-c", &script];
+    let as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let words: Vec<_> =
+        if is_root() { as_nobody.iter().chain(&unshare).collect() } else { unshare.iter().collect() };
+    let piped = Stdio::piped;
+    let mut child = Command::new(words[0])
+        .args(&words[1..])
+        .env("EXEC_TMP_DIR", scratch.path())
+        .stdin(piped())
+        .stdout(piped())
+        .stderr(piped())
+        .spawn()
+        .unwrap();
+    writeln!(child.stdin.take().unwrap(), "{}", python(source)).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
+    assert_eq!(result["verdict"], "passed", "{}\n{stderr}", told(&result));
+    assert_eq!(result["worker"]["tier"], "process");
 }
