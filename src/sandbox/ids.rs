@@ -31,6 +31,9 @@ const FIRST_HOST_ID: u32 = 1_900_000_000;
 const PAIRS: u64 = 8192;
 const RANGES: u64 = 4096;
 
+/// Ids of a user namespace from which workers can have their own.
+const LEAST_RANGE: u32 = 16_384;
+
 /// How ids are mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ids {
@@ -76,11 +79,13 @@ impl Ids {
         Ok(Self::Single)
     }
 
-    /// The same ids where there is no user namespace.
+    /// The same ids where there is no user namespace of the worker's own; others where this is one that does not
+    /// have them, as in a container without the host's root.
     #[must_use]
     pub fn on_host(self) -> Self {
+        let map = |name: &str| fs::read_to_string(format!("/proc/self/{name}_map")).unwrap_or_default();
         match self {
-            Self::Own { first } => Self::Host { first },
+            Self::Own { first } => Self::Host { first: existing(first, &map("uid"), &map("gid")) },
             Self::Single => Self::Same,
             other => other,
         }
@@ -190,6 +195,37 @@ fn is_at_least(release: &str, major: u32, minor: u32) -> bool {
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
 }
 
+/// `first` if it and the next exist here, else a pair from the middle of what exists, where neither the system's
+/// ids nor `nobody` are. Where there is no room it stays as it is, and cannot be had.
+fn existing(first: u32, uids: &str, gids: &str) -> u32 {
+    let ranges = |map: &str| -> Vec<(u32, u32)> {
+        let numbers = |line: &str| -> Vec<u32> {
+            line.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
+        };
+        map.lines()
+            .filter_map(|line| match numbers(line)[..] {
+                [start, _, count] => Some((start, start.saturating_add(count))),
+                _ => None,
+            })
+            .collect()
+    };
+    let holds = |(start, end): &(u32, u32)| *start <= first && first + 1 < *end;
+    let (uids, gids) = (ranges(uids), ranges(gids));
+    if uids.iter().any(holds) && gids.iter().any(holds) {
+        return first;
+    }
+    let both = uids.iter().flat_map(|uid| gids.iter().map(move |gid| (uid.0.max(gid.0), uid.1.min(gid.1))));
+    let (start, count) = both
+        .map(|(start, end)| (start, end.saturating_sub(start)))
+        .max_by_key(|one| one.1)
+        .unwrap_or_default();
+    if count < LEAST_RANGE {
+        return first;
+    }
+    let pair = (first.saturating_sub(FIRST_HOST_ID) / 2) % (count / 4);
+    start + count / 4 + 2 * pair
+}
+
 /// Whether root of this user namespace is root outside of it, too; unless it is known, it is.
 fn root_outside(map: &str) -> bool {
     let lines = map.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
@@ -229,6 +265,18 @@ mod tests {
         let host = Ids::Own { first: 5 }.on_host();
         assert_eq!((host.program(), host.counts_processes()), (Some(6), true));
         assert_eq!((Ids::Single.on_host(), Ids::Same.counts_processes()), (Ids::Same, false));
+    }
+
+    #[test]
+    fn a_container_has_ids_of_its_own() {
+        let (all, remapped) = ("0 0 4294967295\n", "0 100000 65536\n");
+        assert_eq!(existing(FIRST_HOST_ID + 6, all, all), FIRST_HOST_ID + 6);
+        for pair in [0, 3, 16_383, 16_384, 8192 * 4096 - 1] {
+            let first = existing(FIRST_HOST_ID + 2 * pair, "0 1000 1\n1 100000 65535\n", remapped);
+            assert!((16_384..49_152).contains(&first), "{first}");
+        }
+        assert_ne!(existing(FIRST_HOST_ID, remapped, all), existing(FIRST_HOST_ID + 2, remapped, all));
+        assert_eq!(existing(FIRST_HOST_ID, "0 1000 1\n", "0 1000 1\n"), FIRST_HOST_ID);
     }
 
     #[test]

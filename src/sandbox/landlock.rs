@@ -16,7 +16,7 @@
 //! and command lines of others would be readable. Links of it still work where what they lead to may be
 //! opened, so `/dev/stdin` and `/dev/fd/3` do.
 //!
-//! What Landlock does not do: hide names, sizes and times of files, or keep modes, times and
+//! What Landlock does not do: hide names, sizes and times of files (or when they change), or keep modes, times and
 //! attributes of files from being changed by who owns them; before Linux 6.2 it does not refuse to truncate.
 #![expect(unsafe_code, reason = "the version and landlock_restrict_self by number have no safe interface")]
 

@@ -3,12 +3,13 @@
 //! Policy is apart from mechanism. [`Policy`] says what is allowed, [`Trees`] finds what has to be shown for
 //! it; each mechanism is one small file: namespaces (`birth`), ids and capabilities (`ids`), the private root
 //! (`root`, `mount_attr`), the network (`net`), the filter of system calls (`seccomp`, `bpf`), rules for files
-//! where there are no namespaces ([`landlock`], `process`). [`Plan`] puts them in order. All of it is done once for each worker; commands inherit it.
+//! where there are no namespaces ([`landlock`], `process`). [`Plan`] puts them in order. All of it is done once
+//! for each worker; commands inherit it, but for the Landlock domain that each of them enters.
 //!
 //! | tier | what is guaranteed |
 //! |---|---|
 //! | `namespaces` | a program reaches nothing of the host but read-only trees that hold no secret; what it leaves dies with its box; limits of its tree are sampled |
-//! | `process` | a program opens read-only trees, its own box and nothing else; it has no sockets; limits of its tree are sampled, disk only for each file |
+//! | `process` | a program opens read-only trees, its own box and nothing else; it makes no sockets but connected pairs; limits of its tree are sampled, disk only for each file |
 //! | `none` | nothing: sessions, resource limits and timeouts |
 //!
 //! Which tier can be had is tried, not looked up: the launcher makes a throw-away worker and runs the interpreter
@@ -21,7 +22,8 @@
 //!   `multiprocessing` needs), files of `/proc` that speak of processes, `/etc/passwd`; a limit of all files together;
 //!   hiding that files and processes exist. Programs of an ordinary user are that user: they can change modes,
 //!   times and attributes of its files, whose content they can neither read nor write; before Linux 6.12 they can
-//!   signal its processes, which is said as a missing layer;
+//!   signal its processes, which is said as a missing layer. Memory of programs is estimated where root lacks
+//!   CAP_SYS_PTRACE;
 //! - count what is written to the tmpfs as a program's memory: its size is limited instead;
 //! - hide how busy the machine is, the names of the host's devices in `/proc/self/mountinfo`, or locks and
 //!   watches that programs of several workers put on files of a tree that both see;

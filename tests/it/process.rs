@@ -309,7 +309,11 @@ os.rename('out', 'a/b/out')
 assert open('a/b/out').read() == 'x\\n' and open('/dev/stdin').read() == ''
 "
 )]
-fn hostile(#[values(Who::Tester, Who::Nobody)] who: Who, #[case] source: &str) {
+fn hostile(
+    #[values(Who::Tester, Who::Nobody)] who: Who,
+    #[values(Where::Here, Where::Container)] place: Where,
+    #[case] source: &str,
+) {
     let secret = tempfile::NamedTempFile::new().unwrap();
     let config = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     std::fs::write(secret.path(), "secret").unwrap();
@@ -317,7 +321,7 @@ fn hostile(#[values(Who::Tester, Who::Nobody)] who: Who, #[case] source: &str) {
     for file in [&secret, &config] {
         std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o666)).unwrap();
     }
-    let marker = format!("94{}{}", std::process::id(), who as u8);
+    let marker = format!("94{}{}{}", std::process::id(), who as u8, place as u8);
     // One that everybody may connect to.
     let meeting = tempfile::tempdir().unwrap();
     let socket = meeting.path().join("socket");
@@ -333,7 +337,7 @@ fn hostile(#[values(Who::Tester, Who::Nobody)] who: Who, #[case] source: &str) {
     );
     let rows = [python(CLEAN), python(&(head + source)), python(CLEAN)];
     let change = [("EVALMILL_CONFIG", config.path().to_str().unwrap())];
-    let (code, results, stderr) = run(who, Where::Here, &rows, &change);
+    let (code, results, stderr) = run(who, place, &rows, &change);
     assert_eq!((code, results.len()), (Some(0), 3), "{stderr}");
     for result in &results {
         assert_eq!(result["verdict"], "passed", "{}\n{stderr}", told(result));
@@ -540,6 +544,50 @@ fn serve_asks_for_more_than_a_plain_container_gives() {
     for part in ["for this command asks for isolation tier \"namespaces\"", "gives \"process\""] {
         assert!(stderr.contains(part), "{stderr}");
     }
+}
+
+/// A container whose root is nobody outside, with as many ids as containers usually get.
+#[test]
+fn a_container_with_ids_of_its_own_gives_them_to_programs() {
+    if !is_root() {
+        eprintln!("not run: only root gives ids away");
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let wrapper = "
+import ctypes, os, sys
+(born, birth), (mapped, map) = os.pipe(), os.pipe()
+child = os.fork()
+if child:
+    os.close(birth); os.read(born, 1)
+    for kind in ['uid', 'gid']:
+        open(f'/proc/{child}/{kind}_map', 'w').write('0 1700000000 65536')
+    os.write(map, b'x')
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+assert ctypes.CDLL(None).unshare(0x10000000) == 0
+os.write(birth, b'x'); os.read(mapped, 1)
+os.setgroups([]); os.setresgid(0, 0, 0); os.setresuid(0, 0, 0)
+open('/proc/sys/user/max_user_namespaces', 'w').write('0')
+os.execv(sys.argv[1], sys.argv[1:])
+";
+    let source = "import os; assert 16384 <= os.getuid() == os.getgid() < 49152, os.getuid()";
+    let piped = Stdio::piped;
+    let mut child = Command::new("/usr/bin/python3")
+        .args(["-c", wrapper, env!("CARGO_BIN_EXE_evalmill"), "run"])
+        .env("EXEC_TMP_DIR", scratch.path())
+        .stdin(piped())
+        .stdout(piped())
+        .stderr(piped())
+        .spawn()
+        .unwrap();
+    writeln!(child.stdin.take().unwrap(), "{}", python(source)).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
+    assert_eq!(result["verdict"], "passed", "{}\n{stderr}", told(&result));
+    assert_eq!(result["worker"]["tier"], "process");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
 
 /// Root of a user namespace that is an ordinary user outside, as in a rootless container.
