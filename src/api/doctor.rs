@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use super::{Engine, EngineError, EngineOptions};
+use super::{Engine, EngineError, EngineOptions, RUN_REQUIRES, SERVE_REQUIRES};
 use crate::config::{Settings, Tier, TierChoice};
 use crate::model::Termination;
 use crate::pipeline::Framing;
@@ -243,14 +243,14 @@ pub async fn doctor(settings: &Settings, config: Option<&Path>) -> Result<Report
     let mut checks = examination.checks;
     checks.extend(missing.iter().map(missing_layer));
     checks.sort_by_key(|check| LAYERS.iter().position(|layer| *layer == check.layer));
-    let require = settings.sandbox.require;
+    let require = |by_command: Tier| settings.sandbox.require.tier().unwrap_or(by_command);
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         tier,
         notice,
         asked: settings.sandbox.tier,
         refused,
-        required: Required { run: require, serve: require },
+        required: Required { run: require(RUN_REQUIRES), serve: require(SERVE_REQUIRES) },
         healthy: false,
         checks,
         interpreter: Interpreter { path: interpreter, version },
@@ -274,7 +274,7 @@ fn own_settings(settings: &Settings, host: &Host) -> Settings {
         ..settings.clone()
     };
     own.worker.num_workers = 1;
-    own.sandbox.require = Tier::None;
+    own.sandbox.require = TierChoice::None;
     own.sandbox.disk_mb = own.sandbox.disk_mb.min(DISK_MB);
     own.sandbox.binds.push(host.bound().display().to_string());
     own.sandbox.binds.extend(host.setuid().map(|file| file.display().to_string()));

@@ -20,6 +20,12 @@ use crate::worker::{PoolSettings, PoolStats, WorkerError, WorkerPool};
 
 const MIB: u64 = 1 << 20;
 
+/// What `run` and library calls start with at least, where `sandbox.require` leaves it open: a first try
+/// must work on a laptop and in a plain container.
+pub const RUN_REQUIRES: Tier = Tier::Process;
+/// The same of `serve`, which runs what anybody may publish.
+pub const SERVE_REQUIRES: Tier = Tier::Namespaces;
+
 /// What the settings leave open.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -29,13 +35,16 @@ pub struct EngineOptions {
     pub max_wait: Option<Duration>,
     /// Most bytes of a result.
     pub max_result_bytes: Option<Ceiling>,
+    /// The weakest isolation to start with, where `sandbox.require` leaves it open.
+    pub require: Tier,
 }
 
 impl EngineOptions {
-    /// For an input that waits as long as it takes, and a sink that takes any result.
+    /// For an input that waits as long as it takes, and a sink that takes any result: what a person
+    /// starts on a machine of their own, with what isolation a plain container gives.
     #[must_use]
     pub fn new(framing: Framing) -> Self {
-        Self { framing, max_wait: None, max_result_bytes: None }
+        Self { framing, max_wait: None, max_result_bytes: None, require: RUN_REQUIRES }
     }
 }
 
@@ -100,7 +109,7 @@ impl Engine {
         options: EngineOptions,
         registry: Registry,
     ) -> Result<Self, EngineError> {
-        let wanted = sandbox::wanted(&settings.sandbox)?;
+        let wanted = sandbox::wanted(&settings.sandbox, options.require)?;
         let interpreter = settings.interpreter()?;
         let keep = Keep::new(directory(&settings.debug.dir), directory(&settings.debug.error_dir))
             .map_err(EngineError::Keep)?;
@@ -112,7 +121,8 @@ impl Engine {
         let policy = policy(settings, interpreter, scratch.path().to_path_buf(), wanted);
         let tracker = TaskTracker::new();
         let pool = WorkerPool::start(pool_settings(settings, policy), &tracker).await?;
-        if let Err(error) = sandbox::suffices(&settings.sandbox, pool.tier(), pool.missing()) {
+        if let Err(error) = sandbox::suffices(&settings.sandbox, options.require, pool.tier(), pool.missing())
+        {
             pool.shutdown().await;
             return Err(error.into());
         }

@@ -42,7 +42,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, Snapshot};
 pub use client::broker;
 pub use collect::{CollectEnd, CollectError, Collecting, Until, collect};
 pub use doctor::{Check, DoctorError, Interpreter, Next, Outcome, Report, Required, Toolchain, doctor};
-pub use engine::{Engine, EngineError, EngineOptions};
+pub use engine::{Engine, EngineError, EngineOptions, RUN_REQUIRES, SERVE_REQUIRES};
 pub use execute::{ApiError, OverallExecutionResults, execute_predictions, execute_predictions_blocking};
 pub use ledger::{Ledger, Taken, read_ids};
 pub use publish::{PublishError, PublishEvent, PublishOptions, Published, publish};

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::broker;
-use super::{Engine, EngineError, EngineOptions};
+use super::{Engine, EngineError, EngineOptions, SERVE_REQUIRES};
 use crate::config::{Problems, Settings, Tier};
 use crate::metrics::Window;
 use crate::pipeline::{Framing, Pipeline};
@@ -101,6 +101,7 @@ pub(super) async fn serve_measured(
         framing: Framing::Message,
         max_wait: Some(max_wait),
         max_result_bytes: Some(broker.max_message_bytes.clone()),
+        require: SERVE_REQUIRES,
     };
     let engine = Engine::start(settings, options).await?;
     match engine.tier() {

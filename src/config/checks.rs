@@ -2,6 +2,7 @@
 
 use super::keys::{Key, Kind};
 use super::settings::Settings;
+use super::types::Tier;
 use config::{Value, ValueKind};
 use serde_json::{Value as Json, json};
 
@@ -131,7 +132,8 @@ pub(super) const AT_MOST: &[(&str, &str)] = &[
     ("pipeline.max_line_mb", "pipeline.max_unsettled_mb"),
 ];
 
-/// Whether the tier asked for is at least the one required.
-pub(super) fn tier_suffices(settings: &Settings) -> bool {
-    settings.sandbox.tier.tier().is_none_or(|tier| tier >= settings.sandbox.require)
+/// The tier required, where the one asked for is less. What a command requires is not known here.
+pub(super) fn tier_lacks(settings: &Settings) -> Option<Tier> {
+    let least = settings.sandbox.require.tier()?;
+    settings.sandbox.tier.tier().filter(|tier| *tier < least).map(|_| least)
 }

@@ -89,7 +89,7 @@ pub(super) const KEYS: &[Key] = &[
     key("python.interpreter", Kind::AbsolutePath, "\"/usr/bin/python3\", or \"\" to have it found"),
     key("python.hash_seed", Kind::HashSeed, "\"0\" or \"random\", in quotes"),
     key("sandbox.tier", Kind::OneOf(&["auto", "full", "namespaces", "process", "none"]), "\"auto\""),
-    key("sandbox.require", Kind::OneOf(&["full", "namespaces", "process", "none"]), "\"none\""),
+    key("sandbox.require", Kind::OneOf(&["auto", "full", "namespaces", "process", "none"]), "\"auto\""),
     key("sandbox.binds", Kind::AbsolutePaths, "[\"/opt/toolchain\"]"),
     key("sandbox.network", Kind::Switch, "false"),
     key("sandbox.disk_mb", Kind::Whole(1, TEBIBYTE_IN_MB), "256"),

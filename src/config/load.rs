@@ -1,10 +1,11 @@
 //! Reading all sources, one over the other, and finding everything that is wrong with them.
 
-use super::checks::{AT_MOST, check, is_text, is_variable_name, tier_suffices};
+use super::checks::{AT_MOST, check, is_text, is_variable_name, tier_lacks};
 use super::keys::{self, KEYS, VARIABLES, below};
 use super::layers::{self, Leaf, PREFIX};
 use super::problem::{Origin, Problem, Problems};
 use super::settings::Settings;
+use super::types::Tier;
 use config::ValueKind;
 use serde_json::{Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -204,8 +205,10 @@ impl Merged {
             });
         }
         let (tier, require) = ("sandbox.tier", "sandbox.require");
-        if sound(tier) && sound(require) && !tier_suffices(&loaded.settings) {
-            let least = loaded.settings.sandbox.require.name();
+        if sound(tier)
+            && sound(require)
+            && let Some(least) = tier_lacks(&loaded.settings).map(Tier::name)
+        {
             let rule = format!("must be \"auto\" or at least as strong as {require}, which is \"{least}\"");
             if let Some((_, leaf)) = self.good.get(tier) {
                 problems.push(leaf.problem(rule, Some(format!("\"auto\" or \"{least}\""))));

@@ -1,7 +1,7 @@
 //! The settings as structs. Their `Default` is what `config/default.toml` says.
 
 use super::redact::redact;
-use super::types::{Echo, LogFormat, Secret, SecretUrl, Tier, TierChoice, TopologyMode};
+use super::types::{Echo, LogFormat, Secret, SecretUrl, TierChoice, TopologyMode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -139,8 +139,8 @@ section! {
     Sandbox {
         /// The tier to use.
         tier: TierChoice = TierChoice::Auto,
-        /// The weakest tier to start with.
-        require: Tier = Tier::None,
+        /// The weakest tier to start with; `auto` is `process` for `run` and the library, `namespaces` for `serve`.
+        require: TierChoice = TierChoice::Auto,
         /// Files and directories shown read-only in boxes, beside the system's and the interpreter's.
         binds: Vec<String> = Vec::<String>::new(),
         /// Whether boxes have the host's network.

@@ -46,6 +46,13 @@ fn the_default_file_says_what_the_structs_say() {
 }
 
 #[test]
+fn the_production_file_is_sound_and_demands_everything() {
+    let loaded = of_file(include_str!("../../config/production.toml")).unwrap();
+    assert_eq!(loaded.settings.sandbox.require, TierChoice::Full);
+    assert_eq!(loaded.settings.rabbitmq.topology, TopologyMode::Check);
+}
+
+#[test]
 fn every_key_of_the_default_file_has_a_comment_and_its_range() {
     let (mut comment, mut section) = (String::new(), "");
     for line in DEFAULT_TOML.lines() {
@@ -126,7 +133,10 @@ fn the_table_of_keys_and_the_structs_agree() {
 #[case("python.hash_seed = \"4294967296\"", "must be \"random\" or a whole number")]
 #[case("python.hash_seed = \"+1\"", "must be \"random\" or a whole number")]
 #[case("sandbox.tier = \"strong\"", r#"must be one of "auto", "full", "namespaces", "process", "none""#)]
-#[case("sandbox.require = \"auto\"", r#"must be one of "full", "namespaces", "process", "none""#)]
+#[case(
+    "sandbox.require = \"some\"",
+    r#"must be one of "auto", "full", "namespaces", "process", "none". Try: "auto""#
+)]
 #[case(
     "sandbox = { tier = \"process\", require = \"full\" }",
     "must be \"auto\" or at least as strong as sandbox.require, which is \"full\""

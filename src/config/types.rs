@@ -29,11 +29,11 @@ impl Tier {
     }
 }
 
-/// The tier asked for: one of them, or the strongest that works here.
+/// The tier asked for: one of them, or what is fitting: the strongest that works here, or as the command needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TierChoice {
-    /// The strongest that works here.
+    /// It is not said here.
     #[default]
     Auto,
     /// [`Tier::Full`].

@@ -1,4 +1,4 @@
-//! A new process in new namespaces: `clone` with the meaning of `fork`.
+//! A new process, in new namespaces or not: `clone` with the meaning of `fork`.
 //!
 //! Nothing is shared with the parent, and libc's own fork handlers do not run, so the caller has one
 //! thread. `clone` and not `unshare`: the child is process 1 of its namespace, and the parent's own
@@ -24,23 +24,34 @@ pub struct Born {
 /// # Errors
 /// More than one thread, or as the kernel says.
 pub(super) fn clone_away(network: bool) -> io::Result<Option<Born>> {
+    let mut flags = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    if !network {
+        flags |= libc::CLONE_NEWNET;
+    }
+    clone(flags)
+}
+
+/// Makes a child in the namespaces of this process; `None`: this is it.
+///
+/// # Errors
+/// As [`clone_away`].
+pub(super) fn fork() -> io::Result<Option<Born>> {
+    clone(0)
+}
+
+fn clone(namespaces: libc::c_int) -> io::Result<Option<Born>> {
     let threads = std::fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
         return Err(io::Error::other(format!(
             "{threads} threads instead of one: evalmill::init() must come first in main"
         )));
     }
-    let mut flags = libc::CLONE_NEWUSER
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP
-        | libc::CLONE_PIDFD
-        | libc::SIGCHLD;
-    if !network {
-        flags |= libc::CLONE_NEWNET;
-    }
+    let flags = namespaces | libc::CLONE_PIDFD | libc::SIGCHLD;
     let mut pidfd: libc::c_int = -1;
     let none = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: without CLONE_VM the child has a copy of everything, on the same stack (a null stack);

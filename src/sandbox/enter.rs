@@ -8,8 +8,8 @@
 //!                                        Plan::seal: not inspectable, no_new_privs, filter
 //!                                  <──   says that it is ready, or which layer failed
 //! ```
-//! A later layer has its place here: Landlock before the filter in [`Plan::seal`], a cgroup between birth
-//! and letting go in [`Plan::birth`].
+//! The tier `process` goes its own way from birth on: [`Plan::settle`] and [`Plan::seal_process`]. A later
+//! layer has its place here: a cgroup between birth and letting go in [`Plan::birth`].
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -21,11 +21,13 @@ use super::birth::{self, Born};
 use super::ids::Ids;
 use super::missing::{Layer, Missing};
 use super::policy::{HOST_NAME, Policy};
+use super::seccomp::{self, Place};
 use super::trees::Trees;
-use super::{net, root, seccomp};
+use super::{landlock, net, root};
+use crate::config::Tier;
 
 /// Workers and programs are killed before the services of the host.
-const OOM_SCORE: &[u8] = b"300";
+pub(super) const OOM_SCORE: &[u8] = b"300";
 
 /// How workers are isolated: made once by the launcher, used for each worker.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub struct Plan {
     pub policy: Policy,
     /// What is shown.
     pub trees: Trees,
+    /// By namespaces, or among the processes of the host.
+    pub tier: Tier,
 }
 
 /// What a worker takes along from before it gave up its ids.
@@ -44,11 +48,15 @@ pub struct Entered {
 }
 
 impl Plan {
-    /// Makes a process in namespaces of its own; `None`: this is it, and it must wait until it is let go.
+    /// Makes a process in namespaces of its own, or in the tier `process` without; `None`: this is it, and it must
+    /// wait until it is let go.
     ///
     /// # Errors
     /// The layer that failed; no process is left.
     pub fn birth(&self, ids: Ids) -> Result<Option<Born>, Missing> {
+        if self.tier == Tier::Process {
+            return birth::fork().map_err(|error| Missing::new(Layer::Process, "fork", &error));
+        }
         let born = birth::clone_away(self.policy.network)
             .map_err(|error| Missing::new(Layer::Namespaces, "clone into new namespaces", &error))?;
         let Some(born) = born else { return Ok(None) };
@@ -59,6 +67,14 @@ impl Plan {
                 Err(Missing::new(Layer::Ids, "writing the maps of users and groups", &error))
             }
         }
+    }
+
+    /// What the tier, once it works, still lacks on this machine.
+    ///
+    /// # Errors
+    /// It is known without trying that it does not work.
+    pub fn shortfall(&self, own_ids: bool) -> Result<Option<Missing>, Missing> {
+        if self.tier == Tier::Process { landlock::shortfall(own_ids) } else { Ok(None) }
     }
 
     /// Takes this process behind its walls. `at` is a directory of the host to build the root on; the
@@ -94,7 +110,8 @@ impl Plan {
         // Programs that are the same user must not read or trace it.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(privileges)?;
         rustix::thread::set_no_new_privs(true).map_err(privileges)?;
-        seccomp::install().map_err(|error| Missing::new(Layer::Seccomp, "installing the filter", &error))
+        seccomp::install(Place::Namespaces)
+            .map_err(|error| Missing::new(Layer::Seccomp, "installing the filter", &error))
     }
 }
 
@@ -108,7 +125,7 @@ fn own_descriptors() -> io::Result<()> {
 
 /// Limits that no command sets for itself: what is shared between all processes of a user, and
 /// what no judged program needs. They are only ever lowered.
-fn limit() -> io::Result<()> {
+pub(super) fn limit() -> io::Result<()> {
     let most = [
         (Resource::Memlock, 8 << 20),
         (Resource::Msgqueue, 0),

@@ -7,6 +7,9 @@
 //! | | 1000, programs | another one |
 //! | [`Ids::Single`] (ordinary user) | 1000, worker and programs | the launcher's user |
 //!
+//! Without a user namespace (tier `process`) there is no inside: [`Ids::Host`] are those of [`Ids::Own`] as the
+//! host sees them, [`Ids::Same`] is the launcher's user.
+//!
 //! The worker makes files as the programs' user: it has that as its file-system id. Nobody is 0
 //! after set-up, and programs lose every capability when they are executed.
 #![expect(unsafe_code, reason = "setfsuid and setfsgid have no safe interface")]
@@ -23,9 +26,13 @@ use super::policy::{PROGRAM_ID, WORKER_ID};
 /// The first host id of workers: above every range that systemd or `subuid` gives away, below 2³¹.
 const FIRST_HOST_ID: u32 = 1_900_000_000;
 /// Pairs of host ids for one launcher, and launchers (by process id) before the ranges repeat. Two
-/// workers with the same ids share per-user counts of the kernel and nothing else.
+/// workers with the same ids share per-user counts of the kernel and nothing else; without namespaces it is
+/// Landlock that keeps them apart then.
 const PAIRS: u64 = 8192;
 const RANGES: u64 = 4096;
+
+/// Ids of a user namespace from which workers can have their own.
+const LEAST_RANGE: u32 = 16_384;
 
 /// How ids are mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +44,13 @@ pub enum Ids {
     },
     /// There is one id.
     Single,
+    /// As [`Ids::Own`], without a user namespace.
+    Host {
+        /// The first of the two.
+        first: u32,
+    },
+    /// As [`Ids::Single`], without a user namespace.
+    Same,
 }
 
 impl Ids {
@@ -65,10 +79,31 @@ impl Ids {
         Ok(Self::Single)
     }
 
+    /// The same ids where there is no user namespace of the worker's own; others where this is one that does not
+    /// have them, as in a container without the host's root.
+    #[must_use]
+    pub fn on_host(self) -> Self {
+        let map = |name: &str| fs::read_to_string(format!("/proc/self/{name}_map")).unwrap_or_default();
+        match self {
+            Self::Own { first } => Self::Host { first: existing(first, &map("uid"), &map("gid")) },
+            Self::Single => Self::Same,
+            other => other,
+        }
+    }
+
     /// The user and group that a program has to become before it is executed.
     #[must_use]
     pub fn program(self) -> Option<u32> {
-        matches!(self, Self::Own { .. }).then_some(PROGRAM_ID)
+        self.both().map(|(_, program)| program)
+    }
+
+    /// Worker and program, where they are two.
+    fn both(self) -> Option<(u32, u32)> {
+        match self {
+            Self::Own { .. } => Some((WORKER_ID, PROGRAM_ID)),
+            Self::Host { first } => Some((first, first + 1)),
+            Self::Single | Self::Same => None,
+        }
     }
 
     /// Whether the kernel counts the processes of programs apart from everybody else's: by their own id, or since
@@ -76,7 +111,11 @@ impl Ids {
     #[must_use]
     pub fn counts_processes(self) -> bool {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        matches!(self, Self::Own { .. }) || is_at_least(&release, 5, 14)
+        match self {
+            Self::Own { .. } | Self::Host { .. } => true,
+            Self::Single => is_at_least(&release, 5, 14),
+            Self::Same => false,
+        }
     }
 
     /// Gives the child its ids; from its parent.
@@ -100,6 +139,7 @@ impl Ids {
                 write("uid_map", format!("{PROGRAM_ID} {uid} 1\n"))?;
                 write("gid_map", format!("{PROGRAM_ID} {gid} 1\n"))
             }
+            Self::Host { .. } | Self::Same => Ok(()),
         }
     }
 
@@ -108,20 +148,32 @@ impl Ids {
     /// # Errors
     /// As the kernel says.
     pub(super) fn drop_privileges(self) -> io::Result<()> {
+        let in_namespace = matches!(self, Self::Own { .. } | Self::Single);
         for capability in CapabilitySet::all() {
             match rustix::thread::remove_capability_from_bounding_set(capability) {
                 // A capability that this kernel does not have.
                 Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+                // Nothing that is executed by another user than 0, or with no_new_privs, gets any of it.
+                Err(rustix::io::Errno::PERM) if !in_namespace => break,
                 Err(error) => return Err(error.into()),
             }
         }
         // Seeing and killing programs, whatever they make of themselves.
         let mut kept = CapabilitySet::KILL | CapabilitySet::SYS_PTRACE;
-        if let Self::Own { .. } = self {
+        let permitted = rustix::thread::capabilities(None)?.permitted;
+        match self {
+            Self::Own { .. } | Self::Single => {}
+            // A container's root seldom has it: then memory of programs is only estimated.
+            Self::Host { .. } => kept &= permitted | CapabilitySet::KILL,
+            // Programs of root of a user namespace, which is allowed to be that, would keep them.
+            Self::Same => kept = CapabilitySet::empty(),
+        }
+        let both = self.both();
+        if let Some((worker, _)) = both {
             // For making a command a program's user.
             kept |= CapabilitySet::SETUID | CapabilitySet::SETGID;
             rustix::thread::set_keep_capabilities(true)?;
-            let (uid, gid) = (Uid::from_raw(WORKER_ID), Gid::from_raw(WORKER_ID));
+            let (uid, gid) = (Uid::from_raw(worker), Gid::from_raw(worker));
             rustix::thread::set_thread_groups(&[])?;
             rustix::thread::set_thread_res_gid(gid, gid, gid)?;
             rustix::thread::set_thread_res_uid(uid, uid, uid)?;
@@ -130,8 +182,8 @@ impl Ids {
         let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
         rustix::thread::set_capabilities(None, sets)?;
         rustix::thread::clear_ambient_capability_set()?;
-        if let Self::Own { .. } = self {
-            set_file_ids(PROGRAM_ID)?;
+        if let Some((_, program)) = both {
+            set_file_ids(program)?;
         }
         Ok(())
     }
@@ -141,6 +193,37 @@ impl Ids {
 fn is_at_least(release: &str, major: u32, minor: u32) -> bool {
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
+}
+
+/// `first` if it and the next exist here, else a pair from the middle of what exists, where neither the system's
+/// ids nor `nobody` are. Where there is no room it stays as it is, and cannot be had.
+fn existing(first: u32, uids: &str, gids: &str) -> u32 {
+    let ranges = |map: &str| -> Vec<(u32, u32)> {
+        let numbers = |line: &str| -> Vec<u32> {
+            line.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
+        };
+        map.lines()
+            .filter_map(|line| match numbers(line)[..] {
+                [start, _, count] => Some((start, start.saturating_add(count))),
+                _ => None,
+            })
+            .collect()
+    };
+    let holds = |(start, end): &(u32, u32)| *start <= first && first + 1 < *end;
+    let (uids, gids) = (ranges(uids), ranges(gids));
+    if uids.iter().any(holds) && gids.iter().any(holds) {
+        return first;
+    }
+    let both = uids.iter().flat_map(|uid| gids.iter().map(move |gid| (uid.0.max(gid.0), uid.1.min(gid.1))));
+    let (start, count) = both
+        .map(|(start, end)| (start, end.saturating_sub(start)))
+        .max_by_key(|one| one.1)
+        .unwrap_or_default();
+    if count < LEAST_RANGE {
+        return first;
+    }
+    let pair = (first.saturating_sub(FIRST_HOST_ID) / 2) % (count / 4);
+    start + count / 4 + 2 * pair
 }
 
 /// Whether root of this user namespace is root outside of it, too; unless it is known, it is.
@@ -179,6 +262,21 @@ mod tests {
             }
         }
         assert_eq!(Ids::Single.program(), None);
+        let host = Ids::Own { first: 5 }.on_host();
+        assert_eq!((host.program(), host.counts_processes()), (Some(6), true));
+        assert_eq!((Ids::Single.on_host(), Ids::Same.counts_processes()), (Ids::Same, false));
+    }
+
+    #[test]
+    fn a_container_has_ids_of_its_own() {
+        let (all, remapped) = ("0 0 4294967295\n", "0 100000 65536\n");
+        assert_eq!(existing(FIRST_HOST_ID + 6, all, all), FIRST_HOST_ID + 6);
+        for pair in [0, 3, 16_383, 16_384, 8192 * 4096 - 1] {
+            let first = existing(FIRST_HOST_ID + 2 * pair, "0 1000 1\n1 100000 65535\n", remapped);
+            assert!((16_384..49_152).contains(&first), "{first}");
+        }
+        assert_ne!(existing(FIRST_HOST_ID, remapped, all), existing(FIRST_HOST_ID + 2, remapped, all));
+        assert_eq!(existing(FIRST_HOST_ID, "0 1000 1\n", "0 1000 1\n"), FIRST_HOST_ID);
     }
 
     #[test]

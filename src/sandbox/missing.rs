@@ -31,6 +31,8 @@ pub enum Layer {
     Process,
     /// Limits of a whole process tree by the kernel.
     Cgroup,
+    /// Rules for files and signals that need no privilege.
+    Landlock,
 }
 
 impl Layer {
@@ -48,6 +50,7 @@ impl Layer {
             Self::Interpreter => "interpreter",
             Self::Process => "process",
             Self::Cgroup => "cgroup",
+            Self::Landlock => "landlock",
         }
     }
 }
@@ -108,6 +111,14 @@ impl Machine {
 
 fn remedy(layer: Layer, error: &io::Error, machine: &Machine) -> String {
     let code = error.raw_os_error().unwrap_or(0);
+    if layer == Layer::Landlock {
+        return match code {
+            libc::EOPNOTSUPP => "boot with `landlock` in the kernel's lsm= list (/sys/kernel/security/lsm shows what is in it)",
+            libc::ENOSYS | libc::EPERM => "it needs Linux 5.13 or newer, built with Landlock, and in a container a seccomp profile that allows the landlock_* calls, as Docker's default does",
+            _ => "it needs Linux 5.13 or newer with `landlock` in its lsm= list",
+        }
+        .to_owned();
+    }
     if code == libc::ENOSYS && layer != Layer::Interpreter {
         return "it needs Linux 5.12 or newer, and in a container a seccomp profile that allows it"
             .to_owned();
@@ -130,7 +141,7 @@ fn remedy(layer: Layer, error: &io::Error, machine: &Machine) -> String {
             "raise user.max_user_namespaces and the other user.max_*_namespaces".to_owned()
         }
         Layer::Ids => {
-            "start evalmill as an ordinary user, or leave root its capabilities CAP_SETUID and CAP_SETGID".to_owned()
+            "start evalmill as an ordinary user, or leave root its capabilities CAP_SETUID, CAP_SETGID, CAP_CHOWN and CAP_KILL".to_owned()
         }
         Layer::Proc => {
             "the host's /proc must be there in full: nothing may be mounted over parts of it".to_owned()
@@ -149,6 +160,15 @@ fn remedy(layer: Layer, error: &io::Error, machine: &Machine) -> String {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[rstest]
+    #[case(libc::EOPNOTSUPP, "lsm=")]
+    #[case(libc::ENOSYS, "5.13")]
+    #[case(libc::EPERM, "landlock_* calls")]
+    fn how_to_get_landlock(#[case] code: i32, #[case] says: &str) {
+        let remedy = remedy(Layer::Landlock, &io::Error::from_raw_os_error(code), &Machine::default());
+        assert!(remedy.contains(says), "{remedy}");
+    }
 
     #[rstest]
     #[case(Machine { no_user_namespaces: true, ..Machine::default() }, libc::ENOSPC, "user.max_user_namespaces=")]

@@ -2,12 +2,14 @@
 //!
 //! Policy is apart from mechanism. [`Policy`] says what is allowed, [`Trees`] finds what has to be shown for
 //! it; each mechanism is one small file: namespaces (`birth`), ids and capabilities (`ids`), the private root
-//! (`root`, `mount_attr`), the network (`net`), the filter of system calls (`seccomp`, `bpf`).
-//! [`Plan`] puts them in order. All of it is done once for each worker; commands inherit it.
+//! (`root`, `mount_attr`), the network (`net`), the filter of system calls (`seccomp`, `bpf`), rules for files
+//! where there are no namespaces ([`landlock`], `process`). [`Plan`] puts them in order. All of it is done once
+//! for each worker; commands inherit it, but for the Landlock domain that each of them enters.
 //!
 //! | tier | what is guaranteed |
 //! |---|---|
 //! | `namespaces` | a program reaches nothing of the host but read-only trees that hold no secret; what it leaves dies with its box; limits of its tree are sampled |
+//! | `process` | a program opens read-only trees, its own box and nothing else; it makes no sockets but connected pairs; limits of its tree are sampled, disk only for each file |
 //! | `none` | nothing: sessions, resource limits and timeouts |
 //!
 //! Which tier can be had is tried, not looked up: the launcher makes a throw-away worker and runs the interpreter
@@ -15,7 +17,13 @@
 //! `sandbox.require` that is an error of start, and nothing is skipped silently.
 //!
 //! What this does not do:
-//! - limits by cgroups (tier `full`) and Landlock (tier `process`), neither of which is made yet;
+//! - limits by cgroups (tier `full`), which are not made yet;
+//! - in the tier `process`: a `/tmp`, `/dev/shm` or loopback interface (so no POSIX semaphores, which
+//!   `multiprocessing` needs), files of `/proc` that speak of processes, `/etc/passwd`; a limit of all files together;
+//!   hiding that files and processes exist. Programs of an ordinary user are that user: they can change modes,
+//!   times and attributes of its files, whose content they can neither read nor write; before Linux 6.12 they can
+//!   signal its processes, which is said as a missing layer. Memory of programs is estimated where root lacks
+//!   CAP_SYS_PTRACE;
 //! - count what is written to the tmpfs as a program's memory: its size is limited instead;
 //! - hide how busy the machine is, the names of the host's devices in `/proc/self/mountinfo`, or locks and
 //!   watches that programs of several workers put on files of a tree that both see;
@@ -28,10 +36,12 @@ mod birth;
 mod bpf;
 mod enter;
 mod ids;
+pub mod landlock;
 mod missing;
 mod mount_attr;
 mod net;
 mod policy;
+mod process;
 mod root;
 mod seccomp;
 mod trees;
@@ -74,10 +84,23 @@ pub enum TierError {
         /// The path.
         path: PathBuf,
     },
+    /// Less is asked for than is required.
+    #[error(
+        "sandbox.tier = \"{}\" is weaker than sandbox.require{}, which is \"{}\": set sandbox.require to \"{}\", too, where that is meant",
+        tier.name(), by(*by_command), least.name(), tier.name()
+    )]
+    Weaker {
+        /// What is asked for.
+        tier: Tier,
+        /// What is required.
+        least: Tier,
+        /// By the command, and not by the setting.
+        by_command: bool,
+    },
     /// This machine does not give it.
     #[error(
-        "{setting} asks for isolation tier \"{}\", and this machine gives \"{}\". Missing: {}. Or set {setting} to \"{}\" and run untrusted code on a throw-away machine only",
-        asked.name(), reached.name(), list(missing), reached.name()
+        "{setting}{} asks for isolation tier \"{}\", and this machine gives \"{}\". Missing: {}. Or set {setting} to \"{}\" and run untrusted code on a throw-away machine only",
+        by(*by_command), asked.name(), reached.name(), list(missing), reached.name()
     )]
     Missing {
         /// The setting.
@@ -88,27 +111,36 @@ pub enum TierError {
         reached: Tier,
         /// What keeps it from being more.
         missing: Vec<Missing>,
+        /// By the command, and not by the setting.
+        by_command: bool,
     },
+}
+
+fn by(command: bool) -> &'static str {
+    if command { " = \"auto\" for this command" } else { "" }
 }
 
 fn list(missing: &[Missing]) -> String {
     missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(". ")
 }
 
-/// What is asked for, or the reason why it is known before anything is tried that it cannot be had.
+/// What is asked for, or the reason why it is known before anything is tried that it cannot be had. `least`:
+/// the weakest tier where `sandbox.require` leaves that to the command.
 ///
 /// # Errors
-/// A tier that this version does not make.
-pub fn wanted(settings: &Sandbox) -> Result<Option<Policy>, TierError> {
-    let asked = [("sandbox.tier", settings.tier.tier()), ("sandbox.require", Some(settings.require))];
+/// A tier that this version does not make, or less than is required.
+pub fn wanted(settings: &Sandbox, least: Tier) -> Result<Option<Policy>, TierError> {
+    let asked = [("sandbox.tier", settings.tier.tier()), ("sandbox.require", settings.require.tier())];
     for (setting, tier) in asked {
         match tier {
             Some(asked) if asked > STRONGEST => return Err(TierError::Unknown { setting, asked }),
             _ => {}
         }
     }
-    if settings.tier == TierChoice::Process {
-        return Err(TierError::Unknown { setting: "sandbox.tier", asked: Tier::Process });
+    let by_command = settings.require == TierChoice::Auto;
+    let least = settings.require.tier().unwrap_or(least);
+    if let Some(tier) = settings.tier.tier().filter(|tier| *tier < least) {
+        return Err(TierError::Weaker { tier, least, by_command });
     }
     if settings.tier == TierChoice::None {
         return Ok(None);
@@ -126,15 +158,30 @@ pub fn wanted(settings: &Sandbox) -> Result<Option<Policy>, TierError> {
     }))
 }
 
-/// Whether what was reached is enough.
+/// Whether what was reached is enough; `least` as in [`wanted`].
 ///
 /// # Errors
 /// It is not; the error says what is missing and how to get it.
-pub fn suffices(settings: &Sandbox, reached: Tier, missing: &[Missing]) -> Result<(), TierError> {
-    let asked = [("sandbox.tier", settings.tier.tier()), ("sandbox.require", Some(settings.require))];
-    for (setting, asked) in asked {
+pub fn suffices(
+    settings: &Sandbox,
+    least: Tier,
+    reached: Tier,
+    missing: &[Missing],
+) -> Result<(), TierError> {
+    let by_command = settings.require == TierChoice::Auto;
+    let asked = [
+        ("sandbox.tier", settings.tier.tier(), false),
+        ("sandbox.require", Some(settings.require.tier().unwrap_or(least)), by_command),
+    ];
+    for (setting, asked, by_command) in asked {
         if let Some(asked) = asked.filter(|asked| *asked > reached) {
-            return Err(TierError::Missing { setting, asked, reached, missing: missing.to_vec() });
+            return Err(TierError::Missing {
+                setting,
+                asked,
+                reached,
+                missing: missing.to_vec(),
+                by_command,
+            });
         }
     }
     Ok(())
@@ -143,8 +190,7 @@ pub fn suffices(settings: &Sandbox, reached: Tier, missing: &[Missing]) -> Resul
 /// What a tier does not have that the strongest has.
 #[must_use]
 pub fn beyond(tier: Tier) -> Option<Missing> {
-    (tier == Tier::Namespaces)
-        .then(|| Missing::said(Layer::Cgroup, "this version makes no cgroups".to_owned()))
+    (tier > Tier::None).then(|| Missing::said(Layer::Cgroup, "this version makes no cgroups".to_owned()))
 }
 
 /// What a person is told once at start, in one line.
@@ -157,10 +203,18 @@ pub fn notice(tier: Tier, network: bool, missing: &[Missing]) -> String {
             "isolation tier \"{name}\": programs see read-only system files, their own box and processes, and {network}"
         );
     }
-    let mut text = format!(
-        "isolation tier \"{name}\": programs run with this user's rights; time, memory, output and processes are \
-         limited, files and network are not contained"
-    );
+    let mut text = if tier == Tier::Process {
+        let network = if network { "the host's network" } else { "no network" };
+        format!(
+            "isolation tier \"{name}\": programs open read-only system files and their own box, nothing else, \
+             and have {network}; they can see that other files and processes exist"
+        )
+    } else {
+        format!(
+            "isolation tier \"{name}\": programs run with this user's rights; time, memory, output and processes \
+             are limited, files and network are not contained"
+        )
+    };
     if let Some(missing) = missing.first() {
         text.push_str(&format!(" (missing {missing})"));
     }
@@ -175,18 +229,28 @@ mod tests {
     #[test]
     fn more_than_there_is_is_refused_by_name() {
         let mut sandbox = Settings::default().sandbox;
-        assert!(wanted(&sandbox).unwrap().is_some());
-        sandbox.require = Tier::Full;
-        let error = wanted(&sandbox).unwrap_err().to_string();
+        assert!(wanted(&sandbox, Tier::Process).unwrap().is_some());
+        sandbox.require = TierChoice::Full;
+        let error = wanted(&sandbox, Tier::Process).unwrap_err().to_string();
         assert!(error.contains("sandbox.require") && error.contains("\"full\""), "{error}");
-        sandbox.require = Tier::None;
-        sandbox.tier = TierChoice::Process;
-        assert!(wanted(&sandbox).unwrap_err().to_string().contains("sandbox.tier"));
-        sandbox.tier = TierChoice::None;
-        assert_eq!(wanted(&sandbox), Ok(None));
         sandbox =
             crate::config::Sandbox { binds: vec!["/no/such/tree".into()], ..Settings::default().sandbox };
-        assert!(wanted(&sandbox).unwrap_err().to_string().contains("sandbox.binds: /no/such/tree"));
+        let error = wanted(&sandbox, Tier::Process).unwrap_err().to_string();
+        assert!(error.contains("sandbox.binds: /no/such/tree"), "{error}");
+    }
+
+    #[test]
+    fn no_isolation_must_be_written_out() {
+        let mut sandbox = Settings::default().sandbox;
+        sandbox.tier = TierChoice::None;
+        let error = wanted(&sandbox, Tier::Process).unwrap_err().to_string();
+        for part in ["sandbox.tier = \"none\"", "\"auto\"", "\"process\"", "set sandbox.require to \"none\""]
+        {
+            assert!(error.contains(part), "{error}");
+        }
+        sandbox.require = TierChoice::None;
+        assert_eq!(wanted(&sandbox, Tier::Process), Ok(None));
+        assert_eq!(suffices(&sandbox, Tier::Process, Tier::None, &[]), Ok(()));
     }
 
     #[test]
@@ -194,12 +258,14 @@ mod tests {
         let mut sandbox = Settings::default().sandbox;
         let missing =
             [Missing { layer: Layer::Proc, said: "mounting /proc: EPERM".into(), remedy: "do this".into() }];
-        assert_eq!(suffices(&sandbox, Tier::None, &missing), Ok(()));
-        sandbox.require = Tier::Namespaces;
-        let error = suffices(&sandbox, Tier::None, &missing).unwrap_err().to_string();
-        for part in ["sandbox.require", "proc: mounting /proc: EPERM; do this", "\"none\""] {
+        let error = suffices(&sandbox, Tier::Namespaces, Tier::Process, &missing).unwrap_err().to_string();
+        assert!(error.starts_with("sandbox.require = \"auto\" for this command asks for"), "{error}");
+        assert_eq!(suffices(&sandbox, Tier::Process, Tier::Process, &missing), Ok(()));
+        sandbox.require = TierChoice::Namespaces;
+        let error = suffices(&sandbox, Tier::Process, Tier::None, &missing).unwrap_err().to_string();
+        for part in ["sandbox.require asks", "proc: mounting /proc: EPERM; do this", "\"none\""] {
             assert!(error.contains(part), "{error}");
         }
-        assert_eq!(suffices(&sandbox, Tier::Namespaces, &[]), Ok(()));
+        assert_eq!(suffices(&sandbox, Tier::Process, Tier::Namespaces, &[]), Ok(()));
     }
 }

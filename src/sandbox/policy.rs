@@ -13,7 +13,8 @@ pub struct Policy {
     pub choice: TierChoice,
     /// Files and directories shown read-only, beside the system's and the interpreter's.
     pub binds: Vec<PathBuf>,
-    /// Bytes of all files of one worker together: the box, `/tmp` and `/dev/shm`.
+    /// Bytes of all files of one worker together: the box, `/tmp` and `/dev/shm`. Only where they are on a file
+    /// system of their own: not in the tier `process`.
     pub disk_bytes: u64,
     /// Their number, directories included.
     pub disk_inodes: u64,

@@ -6,9 +6,15 @@
 //! answers an errno and never a signal, so programs can try and fall back.
 //!
 //! - Numbers above the newest that this table knows do not exist, like x32 and other architectures.
-//! - The worker is process 1 of its namespace, and where it has no ids of its own it shares the user
+//! - In namespaces the worker is process 1, and where it has no ids of its own it shares the user
 //!   with its programs. So every call that could change or inspect a process by number is refused for number 1,
 //!   and for whole users and groups. Signals need no rule: process 1 has no handlers.
+//! - Among the processes of the host ([`Place::Host`]) number 1 is a stranger. With a user of its own a program can
+//!   change no other process anyway; as the same user it may name no process but itself (0), which also
+//!   refuses threads named by number. Opening a pidfd is allowed there: it gives no right, and the worker needs it.
+//! - There no socket can be made at all, unless there is a network: Landlock does not hold what is said to a
+//!   socket in the file system, and the session bus of a user starts programs. With a network the
+//!   internet's families can. Pairs of connected sockets work, but datagrams, which can be sent elsewhere.
 //! - `AF_NETLINK` is refused: `getaddrinfo` gets by without it, `getifaddrs` and `if_nameindex` fail.
 //! - System V IPC and message queues are refused because they outlive a box. POSIX semaphores and shared memory are
 //!   files of `/dev/shm` and work.
@@ -16,6 +22,20 @@
 use std::io;
 
 use super::bpf::{self, Rule, Test, When};
+
+/// Where a filter is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In namespaces of its own, as process 1.
+    Namespaces,
+    /// Among the processes of the host.
+    Host {
+        /// The host's network may be used.
+        network: bool,
+        /// Programs are a user of their own.
+        own_ids: bool,
+    },
+}
 
 /// The newest call that was looked at: `file_setattr` (Linux 6.17).
 const LAST: u32 = 469;
@@ -42,6 +62,27 @@ const NEW_TIME: u32 = 0x80;
 const FAMILIES: Test = Test::NotIn(&[1, 2, 10]);
 /// Default, ICMP (datagrams only: raw sockets need a capability), TCP, UDP, ICMPv6, multipath TCP. Others load modules.
 const PROTOCOLS: Test = Test::NotIn(&[0, 1, 6, 17, 58, 262]);
+
+/// The families of a program that may use the host's network and nothing else of it.
+const INTERNET: Test = Test::NotIn(&[2, 10]);
+/// Streams and sequenced packets, each with the flags that go with it: once connected they stay so.
+const CONNECTED: Test = Test::NotIn(&[
+    1,
+    5,
+    1 | CLOEXEC,
+    5 | CLOEXEC,
+    1 | NONBLOCK,
+    5 | NONBLOCK,
+    1 | CLOEXEC | NONBLOCK,
+    5 | CLOEXEC | NONBLOCK,
+]);
+const CLOEXEC: u32 = 0o2_000_000;
+const NONBLOCK: u32 = 0o4000;
+
+/// A process that is not for programs to change: the worker.
+const WORKER: Test = Test::Is(1);
+/// The same where the worker has any number: none but the caller.
+const OTHERS: Test = Test::NotIn(&[0]);
 
 const PRIO_PROCESS: u32 = 0;
 const IOPRIO_WHO_PROCESS: u32 = 1;
@@ -82,19 +123,19 @@ const RULES: &[Rule] = &[
     or(arg(libc::SYS_socket, 2, PROTOCOLS), libc::EPROTONOSUPPORT),
     or(arg(libc::SYS_socketpair, 0, FAMILIES), libc::EAFNOSUPPORT),
     // Process 1, users and groups.
-    arg(libc::SYS_prlimit64, 0, Test::Is(1)),
-    arg(libc::SYS_sched_setaffinity, 0, Test::Is(1)),
-    arg(libc::SYS_sched_setscheduler, 0, Test::Is(1)),
-    arg(libc::SYS_sched_setparam, 0, Test::Is(1)),
-    arg(libc::SYS_sched_setattr, 0, Test::Is(1)),
+    arg(libc::SYS_prlimit64, 0, WORKER),
+    arg(libc::SYS_sched_setaffinity, 0, WORKER),
+    arg(libc::SYS_sched_setscheduler, 0, WORKER),
+    arg(libc::SYS_sched_setparam, 0, WORKER),
+    arg(libc::SYS_sched_setattr, 0, WORKER),
     arg(libc::SYS_setpriority, 0, Test::NotIn(&[PRIO_PROCESS])),
-    arg(libc::SYS_setpriority, 1, Test::Is(1)),
+    arg(libc::SYS_setpriority, 1, WORKER),
     arg(libc::SYS_ioprio_set, 0, Test::NotIn(&[IOPRIO_WHO_PROCESS])),
-    arg(libc::SYS_ioprio_set, 1, Test::Is(1)),
-    arg(libc::SYS_get_robust_list, 0, Test::Is(1)),
-    arg(libc::SYS_migrate_pages, 0, Test::Is(1)),
-    arg(libc::SYS_move_pages, 0, Test::Is(1)),
-    arg(libc::SYS_pidfd_open, 0, Test::Is(1)),
+    arg(libc::SYS_ioprio_set, 1, WORKER),
+    arg(libc::SYS_get_robust_list, 0, WORKER),
+    arg(libc::SYS_migrate_pages, 0, WORKER),
+    arg(libc::SYS_move_pages, 0, WORKER),
+    arg(libc::SYS_pidfd_open, 0, WORKER),
     always(libc::SYS_pidfd_getfd),
     always(libc::SYS_kcmp),
     always(libc::SYS_ptrace),
@@ -181,13 +222,33 @@ const RULES: &[Rule] = &[
     always(libc::SYS_lookup_dcookie),
 ];
 
-fn rules() -> Vec<Rule> {
-    RULES.iter().chain(OLD).copied().collect()
+fn rules(place: Place) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = RULES.iter().chain(OLD).copied().collect();
+    let Place::Host { network, own_ids } = place else { return rules };
+    // The rule of a process by its number.
+    let of_worker = |rule: &Rule| matches!(rule.when, When::Arg(_, test) if test == WORKER);
+    rules.retain(|rule| !of_worker(rule) || !(own_ids || rule.call == libc::SYS_pidfd_open));
+    for rule in &mut rules {
+        rule.when = match rule.when {
+            When::Arg(index, test) if test == WORKER => When::Arg(index, OTHERS),
+            When::Arg(0, test) if test == FAMILIES && rule.call == libc::SYS_socket => {
+                if network {
+                    When::Arg(0, INTERNET)
+                } else {
+                    When::Always
+                }
+            }
+            other => other,
+        };
+    }
+    let pair = rules.iter().position(|rule| rule.call == libc::SYS_socketpair).unwrap_or(rules.len());
+    rules.insert(pair, or(arg(libc::SYS_socketpair, 1, CONNECTED), libc::EPROTONOSUPPORT));
+    rules
 }
 
 /// Installs the filter on this thread, and so on everything that it starts. `no_new_privs` must be set.
-pub(super) fn install() -> io::Result<()> {
-    bpf::install(&mut bpf::assemble(&rules(), LAST))
+pub(super) fn install(place: Place) -> io::Result<()> {
+    bpf::install(&mut bpf::assemble(&rules(place), LAST))
 }
 
 #[cfg(test)]
@@ -196,7 +257,7 @@ mod tests {
     use rstest::rstest;
 
     /// The table read without the machine: the expectation.
-    fn expected(number: u32, args: [u64; 6]) -> Option<i32> {
+    fn expected(place: Place, number: u32, args: [u64; 6]) -> Option<i32> {
         if number > LAST {
             return Some(libc::ENOSYS);
         }
@@ -211,12 +272,19 @@ mod tests {
                 }
             }
         };
-        rules().iter().find(|rule| rule.call == i64::from(number) && refuses(rule)).map(|rule| rule.errno)
+        rules(place)
+            .iter()
+            .find(|rule| rule.call == i64::from(number) && refuses(rule))
+            .map(|rule| rule.errno)
     }
 
-    #[test]
-    fn the_filter_is_the_table() {
-        let program = bpf::assemble(&rules(), LAST);
+    const HOST: Place = Place::Host { network: false, own_ids: false };
+    const HOST_OWN: Place = Place::Host { network: false, own_ids: true };
+    const HOST_NETWORK: Place = Place::Host { network: true, own_ids: false };
+
+    #[rstest]
+    fn the_filter_is_the_table(#[values(Place::Namespaces, HOST, HOST_OWN, HOST_NETWORK)] place: Place) {
+        let program = bpf::assemble(&rules(place), LAST);
         let values =
             [0, 1, 2, 3, 10, 16, 17, 40, 0x80, 0x5412, 0x541c, 0x1000_0000, 0x7e02_0000, 0xffff_ffff];
         for number in 0..=512 {
@@ -224,7 +292,7 @@ mod tests {
                 for high in [0, 1 << 32] {
                     let args = [value | high; 6];
                     let answer = bpf::evaluate(&program, bpf::NATIVE_ARCHITECTURE, number, args);
-                    assert_eq!(answer, expected(number, args), "call {number} with {value:#x}");
+                    assert_eq!(answer, expected(place, number, args), "call {number} with {value:#x}");
                 }
             }
         }
@@ -232,7 +300,7 @@ mod tests {
 
     #[test]
     fn other_architectures_and_x32_do_not_exist() {
-        let program = bpf::assemble(&rules(), LAST);
+        let program = bpf::assemble(&rules(Place::Namespaces), LAST);
         // i386 and arm.
         for architecture in [0x4000_0003, 0x4000_0028] {
             assert_eq!(bpf::evaluate(&program, architecture, 1, [0; 6]), Some(libc::ENOSYS));
@@ -242,9 +310,11 @@ mod tests {
         assert_eq!(bpf::evaluate(&program, bpf::NATIVE_ARCHITECTURE, 1, [0; 6]), None);
     }
 
-    #[test]
-    fn rules_of_one_call_stand_together() {
-        let rules = rules();
+    #[rstest]
+    fn rules_of_one_call_stand_together(
+        #[values(Place::Namespaces, HOST, HOST_OWN, HOST_NETWORK)] place: Place,
+    ) {
+        let rules = rules(place);
         let groups = rules.chunk_by(|a, b| a.call == b.call).count();
         let mut calls: Vec<_> = rules.iter().map(|rule| rule.call).collect();
         calls.sort_unstable();
@@ -269,7 +339,31 @@ mod tests {
     #[case::no_randomisation(libc::SYS_personality, [0x4_0000, 0, 0, 0, 0, 0], Some(libc::EPERM))]
     #[case::push(libc::SYS_ioctl, [0, 0xffff_ffff_0000_5412, 0, 0, 0, 0], Some(libc::EPERM))]
     fn cases(#[case] call: i64, #[case] args: [u64; 6], #[case] answer: Option<i32>) {
-        let program = bpf::assemble(&rules(), LAST);
+        let program = bpf::assemble(&rules(Place::Namespaces), LAST);
+        let number = u32::try_from(call).unwrap();
+        assert_eq!(bpf::evaluate(&program, bpf::NATIVE_ARCHITECTURE, number, args), answer);
+    }
+
+    #[rstest]
+    #[case::no_network(HOST, libc::SYS_socket, [2, 1, 0, 0, 0, 0], Some(libc::EAFNOSUPPORT))]
+    #[case::no_unix_socket(HOST_OWN, libc::SYS_socket, [1, 1, 0, 0, 0, 0], Some(libc::EAFNOSUPPORT))]
+    #[case::network(HOST_NETWORK, libc::SYS_socket, [2, 1, 0, 0, 0, 0], None)]
+    #[case::network_is_not_unix(HOST_NETWORK, libc::SYS_socket, [1, 1, 0, 0, 0, 0], Some(libc::EAFNOSUPPORT))]
+    #[case::pair(HOST, libc::SYS_socketpair, [1, 0o2_000_001, 0, 0, 0, 0], None)]
+    #[case::pair_of_datagrams(HOST, libc::SYS_socketpair, [1, 2, 0, 0, 0, 0], Some(libc::EPROTONOSUPPORT))]
+    #[case::own_limits(HOST, libc::SYS_prlimit64, [0; 6], None)]
+    #[case::limits_of_others(HOST, libc::SYS_prlimit64, [77, 7, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::limits_by_a_user_of_its_own(HOST_OWN, libc::SYS_prlimit64, [77, 7, 0, 0, 0, 0], None)]
+    #[case::pidfd(HOST, libc::SYS_pidfd_open, [77, 0, 0, 0, 0, 0], None)]
+    #[case::getfd(HOST_OWN, libc::SYS_pidfd_getfd, [0; 6], Some(libc::EPERM))]
+    #[case::priority_of_the_user(HOST_OWN, libc::SYS_setpriority, [2, 0, 5, 0, 0, 0], Some(libc::EPERM))]
+    fn cases_on_the_host(
+        #[case] place: Place,
+        #[case] call: i64,
+        #[case] args: [u64; 6],
+        #[case] answer: Option<i32>,
+    ) {
+        let program = bpf::assemble(&rules(place), LAST);
         let number = u32::try_from(call).unwrap();
         assert_eq!(bpf::evaluate(&program, bpf::NATIVE_ARCHITECTURE, number, args), answer);
     }
@@ -278,11 +372,11 @@ mod tests {
     #[test]
     #[expect(unsafe_code, reason = "system calls by number")]
     fn the_kernel_agrees() {
-        let sweep = || {
+        let sweep = |place| {
             rustix::thread::set_no_new_privs(true).unwrap();
-            install().unwrap();
+            install(place).unwrap();
             for number in 0..=512 {
-                let Some(errno) = expected(number, [0; 6]) else { continue };
+                let Some(errno) = expected(place, number, [0; 6]) else { continue };
                 // By an argument of 0 only: those have a table of their own above.
                 // SAFETY: the filter refuses the call before the kernel looks at its arguments.
                 let answer = unsafe { libc::syscall(i64::from(number), 0, 0, 0, 0, 0, 0) };
@@ -290,6 +384,8 @@ mod tests {
                 assert_eq!((answer, said), (-1, Some(errno)), "call {number}");
             }
         };
-        std::thread::spawn(sweep).join().unwrap();
+        for place in [Place::Namespaces, HOST, HOST_OWN] {
+            std::thread::spawn(move || sweep(place)).join().unwrap();
+        }
     }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use super::inside::Newborn;
+use super::inside::{Newborn, OUTSIDE};
+use super::launcher::remove;
 use super::packet;
 use super::protocol::WorkerPolicy;
-use crate::config::Tier;
+use crate::config::{Tier, TierChoice};
 use crate::sandbox::{Born, Ids, Layer, Missing, Plan, Policy, Trees, beyond};
 
 /// How long the throw-away worker may take.
@@ -61,23 +62,30 @@ impl Isolation {
             Ok(walls) => walls,
             Err(missing) => return Start::Ready(Self::none(vec![missing])),
         };
-        let walls = [walls.clone(), Walls { own_ids: false, ..walls }];
-        // An ordinary user, and root without all of its rights, has one id only.
-        let first = usize::from(!rustix::process::geteuid().is_root());
         let mut missing = Vec::new();
-        for walls in walls.into_iter().skip(first) {
-            match walls.probe(policy, own) {
-                None => return Start::Probe,
-                Some(Ok(())) => {
-                    let tier = Tier::Namespaces;
-                    let missing = beyond(tier).into_iter().collect();
-                    return Start::Ready(Self { tier, missing, walls: Some(walls) });
-                }
-                Some(Err(one)) => {
-                    let of_ids = matches!(one.layer, Layer::Ids | Layer::Privileges);
-                    missing.push(one);
-                    if !of_ids {
-                        break;
+        if sandbox.choice == TierChoice::Process {
+            missing.push(not_asked_for());
+        }
+        // Weaker ones than what is asked for are tried, too: the error says what can be had.
+        let tiers = [Tier::Namespaces, Tier::Process];
+        for tier in tiers.into_iter().skip(missing.len()) {
+            // An ordinary user, and root without all of its rights, has one id only.
+            let first = usize::from(!rustix::process::geteuid().is_root());
+            for own_ids in [true, false].into_iter().skip(first) {
+                let plan = Plan { tier, ..walls.plan.clone() };
+                let walls = Walls { plan, own_ids };
+                match walls.probe(policy, own) {
+                    None => return Start::Probe,
+                    Some(Ok(lacks)) => {
+                        missing.extend(lacks.into_iter().chain(beyond(tier)));
+                        return Start::Ready(Self { tier, missing, walls: Some(walls) });
+                    }
+                    Some(Err(one)) => {
+                        let of_ids = matches!(one.layer, Layer::Ids | Layer::Privileges);
+                        missing.push(one);
+                        if !of_ids {
+                            break;
+                        }
                     }
                 }
             }
@@ -98,7 +106,7 @@ impl Isolation {
 impl Walls {
     fn new(sandbox: &Policy, policy: &WorkerPolicy) -> Result<Self, Missing> {
         let trees = Trees::find(sandbox, &policy.interpreter, &policy.path)?;
-        Ok(Self { plan: Plan { policy: sandbox.clone(), trees }, own_ids: true })
+        Ok(Self { plan: Plan { policy: sandbox.clone(), trees, tier: Tier::Namespaces }, own_ids: true })
     }
 
     fn birth(&self, own: Pid, worker: u64) -> Result<Result<BornWorker, Newborn>, Missing> {
@@ -108,9 +116,10 @@ impl Walls {
             remedy: "look at the limits of open files and memory".to_owned(),
         };
         let ids = if self.own_ids { Ids::own(own, worker) } else { Ids::single()? };
+        let ids = if self.plan.tier == Tier::Process { ids.on_host() } else { ids };
         let (ours, theirs) = packet::pair().map_err(|error| process("a socket", error))?;
         let Some(born) = self.plan.birth(ids)? else {
-            return Ok(Err(Newborn { plan: self.plan.clone(), ids, control: theirs }));
+            return Ok(Err(Newborn { plan: self.plan.clone(), ids, worker, control: theirs }));
         };
         let go = packet::encode(&1u8).map_err(|error| process("a packet", error))?;
         // One that has already ended is found by its pidfd.
@@ -118,8 +127,12 @@ impl Walls {
         Ok(Ok(BornWorker { born, control: ours }))
     }
 
-    /// Whether all of it works; `None`: this is the throw-away worker.
-    fn probe(&self, policy: &WorkerPolicy, own: Pid) -> Option<Result<(), Missing>> {
+    /// Whether all of it works, and what it lacks; `None`: this is the throw-away worker.
+    fn probe(&self, policy: &WorkerPolicy, own: Pid) -> Option<Result<Option<Missing>, Missing>> {
+        let lacks = match self.plan.shortfall(self.own_ids) {
+            Ok(lacks) => lacks,
+            Err(missing) => return Some(Err(missing)),
+        };
         let child = match self.birth(own, PROBE) {
             Ok(Ok(child)) => child,
             Ok(Err(newborn)) => {
@@ -149,6 +162,19 @@ impl Walls {
         let _ = rustix::io::retry_on_intr(|| {
             rustix::process::waitpid(Some(child.born.pid), WaitOptions::empty())
         });
-        Some(answer)
+        if self.plan.tier == Tier::Process {
+            remove(&policy.scratch_dir, OUTSIDE);
+            remove(&policy.scratch_dir, &format!("w{PROBE}"));
+        }
+        Some(answer.map(|()| lacks))
+    }
+}
+
+/// Why there are no namespaces where they were not tried.
+fn not_asked_for() -> Missing {
+    Missing {
+        layer: Layer::Namespaces,
+        said: "sandbox.tier asks for \"process\"".to_owned(),
+        remedy: "set sandbox.tier to \"auto\"".to_owned(),
     }
 }

@@ -21,7 +21,7 @@ use crate::sandbox::Missing;
 /// How long a launcher may take to answer; one that takes longer hangs.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// The same for its start: it asks the interpreter, and makes a worker to see which tier works.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long a killed process may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 /// All of our environment that a launcher gets.

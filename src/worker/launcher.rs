@@ -26,7 +26,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 use super::fork::{self, Forked};
 use super::inside::Newborn;
 use super::inside::tree::parent_of;
-use super::inside::wipe::wipe;
+use super::inside::wipe;
 use super::isolation::{Isolation, Start};
 use super::packet;
 use super::protocol::{FromLauncher, ToLauncher, WorkerPolicy};
@@ -451,11 +451,8 @@ fn is_known(stage: &Stage) -> bool {
 }
 
 /// Removes what hostile programs may have made: any depth, any mode. What cannot go stays, and is said.
-fn remove(parent: &Path, name: &str) {
-    use rustix::fs::{Mode, OFlags};
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
-    let opened = rustix::fs::open(parent, flags, Mode::empty());
-    let done = opened.map_err(io::Error::from).and_then(|dir| wipe(dir.as_fd(), name));
+pub(super) fn remove(parent: &Path, name: &str) {
+    let done = wipe::open(parent).and_then(|dir| wipe::wipe(dir.as_fd(), name));
     match done {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             eprintln!("evalmill launcher: {} stays: {error}", parent.join(name).display());

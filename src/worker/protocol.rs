@@ -25,8 +25,8 @@ pub const MAX_PACKET_BYTES: usize = 64 << 10;
 /// What every worker of one launcher is told once, before it is forked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerPolicy {
-    /// Directory (owned by this run, mode 0700) in which each worker makes `w<id>/`. In a sandbox boxes
-    /// are inside, and this is only the place on which its root is built.
+    /// Directory (owned by this run, mode 0700 or, where workers are users of their own, 0711) in which each worker
+    /// makes `w<id>/`. In the tier `namespaces` boxes are inside, and this is only the place on which its root is built.
     pub scratch_dir: PathBuf,
     /// Absolute path of the interpreter that `python3` and `python` mean.
     pub interpreter: PathBuf,

@@ -127,7 +127,7 @@ fn a_full_scratch_disk_is_our_fault_and_the_run_goes_on(#[case] tier: &str) {
     std::fs::create_dir(&scratch).unwrap();
     let mount = if tier == "none" { "mount -t tmpfs -o size=1m none" } else { "test -d" };
     let script = format!(
-        "{mount} {0} && export EVALMILL__SANDBOX__TIER={tier} EVALMILL__SANDBOX__DISK_MB=1 EXEC_TMP_DIR={0} && exec {1} run --error-dir {2} {3}",
+        "{mount} {0} && export EVALMILL__SANDBOX__TIER={tier} EVALMILL__SANDBOX__REQUIRE={tier} EVALMILL__SANDBOX__DISK_MB=1 EXEC_TMP_DIR={0} && exec {1} run --error-dir {2} {3}",
         scratch.display(),
         env!("CARGO_BIN_EXE_evalmill"),
         dir.path().join("errors").display(),
@@ -185,6 +185,7 @@ fn interrupted(seconds: &str, signals: usize) -> (Option<i32>, String, usize) {
         .args(["run", "--workers", "2", "-o", out.to_str().unwrap(), input.to_str().unwrap()])
         // The short one is seen by a file of the host.
         .env("EVALMILL__SANDBOX__TIER", "none")
+        .env("EVALMILL__SANDBOX__REQUIRE", "none")
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

@@ -8,6 +8,7 @@ mod examples;
 mod faults;
 mod humaneval;
 mod layers;
+mod process;
 mod rabbit;
 mod sandbox;
 mod support;

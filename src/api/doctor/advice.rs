@@ -64,8 +64,8 @@ pub(super) fn next(settings: &Sandbox, reached: Tier, missing: &[Missing]) -> Op
             Tier::Process => TierChoice::Process,
             Tier::None => TierChoice::None,
         };
-        let asked = Sandbox { tier: choice, require: Tier::None, ..settings.clone() };
-        !matches!(sandbox::wanted(&asked), Err(sandbox::TierError::Unknown { .. }))
+        let asked = Sandbox { tier: choice, require: TierChoice::None, ..settings.clone() };
+        !matches!(sandbox::wanted(&asked, Tier::None), Err(sandbox::TierError::Unknown { .. }))
     };
     let above = || WAYS.iter().filter(|(tier, _)| *tier > reached);
     let (tier, ways) = above().find(|(tier, _)| made(tier)).or_else(|| above().next())?;

@@ -17,12 +17,14 @@ use rustix::io::Errno;
 use super::wipe;
 use crate::worker::protocol::{BoxFile, Close, Tracked};
 
-/// The directory of one worker: `<scratch>/w<id>/`, or in a sandbox all of [`BOX_DIR`](crate::sandbox::BOX_DIR).
+/// The directory of one worker: `<scratch>/w<id>/`, or in the tier `namespaces` all of
+/// [`BOX_DIR`](crate::sandbox::BOX_DIR).
 #[derive(Debug)]
 pub(crate) struct Home {
     path: PathBuf,
     dir: OwnedFd,
-    /// Where it is to be removed from in the end, and its name there; a sandbox's dies with it.
+    /// Where it is to be removed from in the end, and its name there; a sandbox's dies with it, or the launcher
+    /// removes it.
     above: Option<(OwnedFd, String)>,
     /// What was in it before the first box.
     kept: Vec<CString>,

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use rustix::process::{Resource, Rlimit};
 
+use crate::sandbox::landlock::restrict;
+
 /// Where a program finds its witness.
 pub(super) const WITNESS_FD: RawFd = 3;
 
@@ -50,6 +52,8 @@ pub(super) struct Image<'a> {
     pub(super) parent: libc::pid_t,
     /// The user and group to become; `None`: the worker's own.
     pub(super) identity: Option<u32>,
+    /// The Landlock ruleset to be held by; above [`WITNESS_FD`].
+    pub(super) ruleset: Option<RawFd>,
     /// Signals to set back to default.
     pub(super) reset: &'a [libc::c_int],
 }
@@ -82,7 +86,13 @@ struct Shared<'a> {
 
 /// Starts the program; answers its process id and a pidfd, close-on-exec.
 pub(super) fn launch(image: &Image<'_>, stack: &mut Stack) -> Result<(i32, OwnedFd), Refused> {
-    if image.stdio.iter().chain(&image.witness).any(|descriptor| *descriptor <= WITNESS_FD) {
+    if image
+        .stdio
+        .iter()
+        .chain(&image.witness)
+        .chain(&image.ruleset)
+        .any(|descriptor| *descriptor <= WITNESS_FD)
+    {
         return Err(Refused::Process(io::Error::other("a standard descriptor of the worker is closed")));
     }
     let mut shared = Shared { image, errno: AtomicI32::new(0), of_program: AtomicBool::new(false) };
@@ -176,6 +186,10 @@ fn prepare_and_exec(image: &Image<'_>) -> Result<std::convert::Infallible, Refus
                 return Err(process());
             }
             last = WITNESS_FD;
+        }
+        // Before its descriptor is closed; what follows opens nothing but the program.
+        if let Some(ruleset) = image.ruleset {
+            restrict(ruleset).map_err(Refused::Process)?;
         }
         if libc::syscall(libc::SYS_close_range, last + 1, u32::MAX, 0) == -1 {
             return Err(process());

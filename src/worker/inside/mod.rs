@@ -21,6 +21,7 @@ use std::time::Instant;
 use self::box_dir::{BoxDir, Home};
 use self::command::Outcome;
 pub use self::newborn::Newborn;
+pub(super) use self::newborn::OUTSIDE;
 use self::newborn::Settled;
 use self::shared::Shared;
 use self::spawn::Spawner;

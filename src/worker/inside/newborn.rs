@@ -1,7 +1,9 @@
-//! A worker that was just born into namespaces: it waits to be let go, takes itself behind its walls, and
+//! A worker that was just born behind walls: it waits to be let go, takes its place there, and
 //! says to the launcher that it is ready, or which layer failed.
 
+use std::fs::Permissions;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,12 +13,40 @@ use super::command::{self, Outcome};
 use super::reap;
 use super::shared::{EMPTIED, Shared};
 use super::spawn::{Confined, Spawner};
+use super::wipe;
+use crate::config::Tier;
 use crate::sandbox::{BOX_DIR, Ids, Layer, Missing, Plan};
 use crate::worker::packet;
 use crate::worker::protocol::{Ended, Run, RunLimits, WorkerPolicy};
 
 /// How long the interpreter may take to do nothing.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A file of the throw-away worker that is outside of its box, and by its rights open to everybody.
+pub(crate) const OUTSIDE: &str = "outside";
+/// What is allowed works, and what would be possible without the walls does not.
+const CONTROLS: &str = "\
+import os, sys, _socket
+outside, network = sys.argv[1:]
+if not os.stat(outside).st_size:
+    sys.exit('there is no file outside')
+with open('inside', 'w') as file:
+    file.write('inside')
+with open('inside') as file:
+    if file.read() != 'inside':
+        sys.exit('what was written was not read')
+def held(by, what, attempt):
+    try:
+        attempt()
+    except OSError:
+        return
+    sys.exit(by + ': ' + what)
+held('landlock', 'read outside of its box', lambda: open(outside))
+held('landlock', 'write outside of its box', lambda: open(outside, 'a'))
+held('landlock', 'inspect the worker', lambda: open('/proc/%d/environ' % os.getppid()))
+if network == 'no network':
+    held('seccomp', 'make a socket', _socket.socket)
+";
 
 /// What a worker in a sandbox is born with.
 #[derive(Debug)]
@@ -25,6 +55,8 @@ pub struct Newborn {
     pub plan: Plan,
     /// Who it is.
     pub ids: Ids,
+    /// Its number.
+    pub worker: u64,
     /// Its end of the socket on which it is let go and answers, once.
     pub control: OwnedFd,
 }
@@ -51,9 +83,22 @@ impl Newborn {
     /// The throw-away worker that shows whether all of it works: runs the interpreter as a program would be run.
     pub(crate) fn probe(self, policy: WorkerPolicy) {
         if self.wait() {
-            let answer = self.enter(policy).and_then(run_interpreter);
+            let answer = self.try_out(policy);
             self.answer(&answer);
         }
+    }
+
+    fn try_out(&self, policy: WorkerPolicy) -> Result<(), Missing> {
+        if self.plan.tier != Tier::Process {
+            return self.enter(policy).and_then(|settled| run_interpreter(settled, &["pass"]));
+        }
+        let outside = policy.scratch_dir.join(OUTSIDE);
+        std::fs::write(&outside, "outside")
+            .and_then(|()| std::fs::set_permissions(&outside, Permissions::from_mode(0o666)))
+            .map_err(|error| failed(Layer::Process, format!("{}: {error}", outside.display())))?;
+        let network = if self.plan.policy.network { "network" } else { "no network" };
+        let arguments = [CONTROLS, &*outside.to_string_lossy(), network];
+        self.enter(policy).and_then(|settled| run_interpreter(settled, &arguments))
     }
 
     /// Until the launcher has written the ids; `false`: it is gone.
@@ -68,7 +113,35 @@ impl Newborn {
         }
     }
 
+    /// A worker among the processes of the host.
+    fn enter_process(&self, policy: WorkerPolicy) -> Result<Settled, Missing> {
+        let wipe = |dir: &Path, name: &str| wipe::wipe(wipe::open(dir)?.as_fd(), name);
+        let name = format!("w{}", self.worker);
+        let mut settled = self.plan.settle(self.ids, &policy.scratch_dir, &name, wipe)?;
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        let clear_refs = settled.entered.clear_refs.take();
+        let dirs = || -> std::io::Result<_> {
+            Ok((Home::whole(&settled.home)?, vec![Shared::new(&settled.home, false)?]))
+        };
+        let (home, shared) = dirs().map_err(|error| {
+            failed(Layer::Process, format!("opening {}: {error}", settled.home.display()))
+        })?;
+        let domain = self.plan.seal_process(self.ids, settled)?;
+        let confined = Confined {
+            identity: self.ids.program(),
+            counted: self.ids.counts_processes(),
+            domain: Some(domain),
+        };
+        let interpreter = self.plan.trees.interpreter.clone();
+        let policy =
+            WorkerPolicy { path: path_with(&policy, &interpreter), interpreter, sandbox: None, ..policy };
+        Ok(Settled { home, spawner: Spawner::new(policy, clear_refs, Some(confined)), shared })
+    }
+
     fn enter(&self, policy: WorkerPolicy) -> Result<Settled, Missing> {
+        if self.plan.tier == Tier::Process {
+            return self.enter_process(policy);
+        }
         let entered = self.plan.enter(self.ids, &policy.scratch_dir)?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         let interpreter = self.plan.trees.interpreter.clone();
@@ -79,7 +152,8 @@ impl Newborn {
             sandbox: None,
             ..policy
         };
-        let confined = Confined { identity: self.ids.program(), counted: self.ids.counts_processes() };
+        let confined =
+            Confined { identity: self.ids.program(), counted: self.ids.counts_processes(), domain: None };
         let spawner = Spawner::new(policy, entered.clear_refs, Some(confined));
         reap::reset_fault_handlers();
         let dirs = || -> std::io::Result<_> {
@@ -89,11 +163,8 @@ impl Newborn {
             }
             Ok((Home::whole(Path::new(BOX_DIR))?, shared))
         };
-        let (home, shared) = dirs().map_err(|error| Missing {
-            layer: Layer::Root,
-            said: format!("opening the directories of boxes: {error}"),
-            remedy: "this is a defect of evalmill".to_owned(),
-        })?;
+        let (home, shared) = dirs()
+            .map_err(|error| failed(Layer::Root, format!("opening the directories of boxes: {error}")))?;
         self.plan.seal()?;
         Ok(Settled { home, spawner, shared })
     }
@@ -113,7 +184,12 @@ fn path_with(policy: &WorkerPolicy, interpreter: &Path) -> String {
         .join(":")
 }
 
-fn run_interpreter(settled: Settled) -> Result<(), Missing> {
+fn failed(layer: Layer, said: String) -> Missing {
+    Missing { layer, said, remedy: "this is a defect of evalmill".to_owned() }
+}
+
+/// `arguments`: source, and what it is called with.
+fn run_interpreter(settled: Settled, arguments: &[&str]) -> Result<(), Missing> {
     let Settled { mut home, mut spawner, .. } = settled;
     let missing = |said: String| {
         Missing {
@@ -125,7 +201,7 @@ fn run_interpreter(settled: Settled) -> Result<(), Missing> {
     let in_box = home.open(&[]).map_err(missing)?;
     let (control, _ours) = UnixStream::pair().map_err(|error| missing(error.to_string()))?;
     let run = Run {
-        argv: ["python3", "-I", "-S", "-c", "pass"].map(str::to_owned).to_vec(),
+        argv: ["python3", "-I", "-S", "-c"].iter().chain(arguments).map(|&word| word.to_owned()).collect(),
         stdin: Vec::new(),
         witness: None,
         limits: RunLimits {
@@ -143,6 +219,16 @@ fn run_interpreter(settled: Settled) -> Result<(), Missing> {
         Outcome::Ran(ran, clean) => {
             let stderr = String::from_utf8_lossy(&ran.stderr);
             let last = stderr.lines().last().unwrap_or_default();
+            let held_by = [(Layer::Landlock, "landlock: "), (Layer::Seccomp, "seccomp: ")];
+            if let Some((layer, said)) =
+                held_by.iter().find_map(|(layer, prefix)| Some((*layer, last.strip_prefix(prefix)?)))
+            {
+                return Err(Missing {
+                    layer,
+                    said: format!("it is in force, and a program could {said} all the same"),
+                    remedy: "report it with the version of the kernel".to_owned(),
+                });
+            }
             let unclean = clean.err().unwrap_or_default();
             Err(missing([format!("{:?}", ran.ended).as_str(), last, &unclean].join(" ").trim().to_owned()))
         }

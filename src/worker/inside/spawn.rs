@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit};
 use super::box_dir::BoxDir;
 use super::exec::{self, Image, Refused, Stack, Strings};
 use super::reap;
+use crate::sandbox::landlock::Domain;
 use crate::worker::protocol::{Run, WorkerPolicy};
 
 /// Why nothing was started.
@@ -43,12 +44,14 @@ pub(crate) struct Spawner {
 }
 
 /// What is different for the commands of a sandbox.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Confined {
     /// The user and group that a command becomes; `None`: the worker's own.
     pub(crate) identity: Option<u32>,
     /// The kernel counts a user's processes for each sandbox by itself, so that it can limit them.
     pub(crate) counted: bool,
+    /// What a command enters before it is executed.
+    pub(crate) domain: Option<Domain>,
 }
 
 /// A started program, with our ends of its pipes; those never block.
@@ -111,7 +114,8 @@ impl Spawner {
             stdio: pipes.theirs(),
             witness: theirs.as_ref().map(AsRawFd::as_raw_fd),
             parent: self.pid,
-            identity: self.confined.and_then(|confined| confined.identity),
+            identity: self.confined.as_ref().and_then(|confined| confined.identity),
+            ruleset: self.confined.as_ref().and_then(|confined| Some(confined.domain.as_ref()?.ruleset())),
             reset: &self.reset,
         };
         self.forget_peak();
@@ -182,7 +186,7 @@ impl Spawner {
             (Resource::Fsize, both(limits.file_bytes, self.file)),
             (Resource::Nofile, both(limits.open_files, self.open_files)),
         ];
-        if self.confined.is_some_and(|confined| confined.counted) {
+        if self.confined.as_ref().is_some_and(|confined| confined.counted) {
             // A backstop behind the sampled limit, and far enough above it for a sample to see: a bomb that grows
             // faster than it is sampled would take the process numbers of the whole machine.
             let most = u64::from(limits.processes);
@@ -275,7 +279,7 @@ mod tests {
             reset: vec![],
             stack: Stack::new(),
             clear_refs: None,
-            confined: Some(Confined { identity: None, counted: true }),
+            confined: Some(Confined { identity: None, counted: true, domain: None }),
         };
         let limits = crate::worker::protocol::RunLimits {
             wall: Duration::from_secs(1),

@@ -3,8 +3,8 @@
 //! The worker is a child subreaper with no children of its own, so every process that descends from
 //! it belongs to the command, however it daemonised. The tree is found by scanning `/proc/*/stat`
 //! for parents (`task/*/children` is not compiled into every kernel), which costs a millisecond or
-//! more; commands that leave nothing behind never pay for it. In a sandbox the worker is the first process of
-//! its pid namespace: the scan sees its own programs only, and killing needs none.
+//! more; commands that leave nothing behind never pay for it. In the tier `namespaces` the worker is the first
+//! process of its pid namespace: the scan sees its own programs only, and killing needs none.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;

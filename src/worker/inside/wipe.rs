@@ -8,6 +8,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
@@ -72,6 +73,15 @@ pub(crate) fn wipe_contents(dir: BorrowedFd<'_>, kept: &[CString]) -> io::Result
         }
         rustix::fs::seek(&listed, rustix::fs::SeekFrom::Start(0))?;
     }
+}
+
+/// Opens a directory to be removed from.
+///
+/// # Errors
+/// As the system says.
+pub(crate) fn open(dir: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+    Ok(rustix::fs::open(dir, flags, Mode::empty())?)
 }
 
 /// What is in `dir`.

@@ -275,7 +275,8 @@ async fn refused_results() {
 async fn a_message_that_kills_the_service() {
     let vhost = Node::shared().vhost();
     // In a sandbox no program reaches the service.
-    let settings = [("RABBITMQ__DELIVERY_LIMIT", "4"), ("SANDBOX__TIER", "none")];
+    let settings =
+        [("RABBITMQ__DELIVERY_LIMIT", "4"), ("SANDBOX__TIER", "none"), ("SANDBOX__REQUIRE", "none")];
     let mut service = Service::start_with(&vhost.url, &settings);
     let mut stage = Stage::new(&vhost).await;
     // Killing the process that a worker's socket leads to is killing the service.
@@ -468,7 +469,8 @@ async fn a_long_prediction_over_many_lost_links_does_not_stop_the_others() {
     let vhost = node.vhost();
     let proxy = Proxy::start(node.port());
     // The program tells the test of itself by files of the host.
-    let settings = [("RABBITMQ__CLASSES", "default,other"), ("SANDBOX__TIER", "none")];
+    let settings =
+        [("RABBITMQ__CLASSES", "default,other"), ("SANDBOX__TIER", "none"), ("SANDBOX__REQUIRE", "none")];
     let service = Service::start_with(&proxy.url_for(&vhost), &settings);
     let mut stage = Stage::new(&vhost).await;
     let dir = tempfile::tempdir().unwrap();

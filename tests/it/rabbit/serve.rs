@@ -109,7 +109,7 @@ async fn without_any_id_a_message_is_named_by_its_body() {
 async fn the_same_message_in_flight_is_done_once() {
     let vhost = Node::shared().vhost();
     // The program counts its runs in a file of the host.
-    let service = Service::start_with(&vhost.url, &[("SANDBOX__TIER", "none")]);
+    let service = Service::start_with(&vhost.url, &[("SANDBOX__TIER", "none"), ("SANDBOX__REQUIRE", "none")]);
     let mut stage = Stage::new(&vhost).await;
     let dir = tempfile::tempdir().unwrap();
     let count = dir.path().join("count");
@@ -134,7 +134,7 @@ async fn the_same_message_in_flight_is_done_once() {
 async fn failures_of_ours_are_tried_again_and_then_parked_with_a_notice() {
     let vhost = Node::shared().vhost();
     // A box in a sandbox is on a file system of its own, which cannot be taken away.
-    let settings = [("RABBITMQ__MAX_ATTEMPTS", "2"), ("SANDBOX__TIER", "none")];
+    let settings = [("RABBITMQ__MAX_ATTEMPTS", "2"), ("SANDBOX__TIER", "none"), ("SANDBOX__REQUIRE", "none")];
     let service = Service::start_with(&vhost.url, &settings);
     let mut stage = Stage::new(&vhost).await;
     let mut notices = stage.client.results(&["parked.#"]).await.unwrap();
