@@ -120,14 +120,14 @@ fn a_table_for_people_says_the_same() {
     let examined = examine(&[], &[], &[]);
     assert_eq!((examined.code, &*examined.stderr), (Some(0), ""), "{}", examined.told());
     assert!(examined.stdout.lines().all(|line| line.chars().count() < 80), "{}", examined.told());
-    for part in ["network      ok ", " system calls are refused", "required by run: none, by serve: none"] {
+    for part in ["network      ok ", " system calls are refused", "required by run: process, by serve: namespaces"] {
         assert!(examined.stdout.contains(part), "{part}\n{}", examined.told());
     }
 }
 
 #[rstest]
-#[case::enough(&[], 0)]
-#[case::not_enough(&[("EVALMILL__SANDBOX__REQUIRE", "namespaces")], 1)]
+#[case::enough(&[("EVALMILL__SANDBOX__REQUIRE", "none")], 0)]
+#[case::not_enough(&[], 1)]
 fn tier_none_contains_nothing(#[case] settings: &[(&str, &str)], #[case] code: i32) {
     let examined = examine(&[], &["--tier", "none", "--format", "json"], settings);
     let report = examined.report();
@@ -163,22 +163,23 @@ fn the_hosts_network_is_seen() {
 }
 
 #[rstest]
-#[case::auto(&[], 0)]
-#[case::required(&["--tier", "namespaces"], 1)]
-fn user_namespaces_that_are_forbidden_are_named(#[case] args: &[&str], #[case] code: i32) {
+#[case::auto(&[], false)]
+#[case::required(&["--tier", "namespaces"], true)]
+fn user_namespaces_that_are_forbidden_are_named(#[case] args: &[&str], #[case] refused: bool) {
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
     let wrapper = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"];
     let examined = examine(&wrapper, &[&["--format", "json"], args].concat(), &[]);
     let report = examined.report();
-    assert_eq!(examined.code, Some(code), "{}", examined.told());
+    // Not enough for `serve` in any case.
+    assert_eq!(examined.code, Some(1), "{}", examined.told());
     assert!(report["tier"] == "none" || report["tier"] == "process", "{}", examined.told());
     let checks = report["checks"].as_array().unwrap();
     let missing = checks.iter().find(|check| check["name"] == "the layer can be had");
     let missing = missing.unwrap_or_else(|| panic!("{}", examined.told()));
     assert_eq!(missing["layer"], "namespaces");
     assert!(missing["remedy"].as_str().unwrap().contains("sysctl -w user.max_user_namespaces"));
-    assert!(report["next"]["docker"].as_str().is_some_and(|way| way.contains("--security-opt")));
-    assert_eq!(report["refused"].is_null(), code == 0);
+    assert!(report["next"]["docker"].is_string());
+    assert_eq!(report["refused"].is_string(), refused);
 }
 
 /// Runs doctor after `wrapper`, which takes away `layer` and leaves no tier above `process`.
