@@ -74,6 +74,11 @@ impl Missing {
         Self { layer, said: format!("{what}: {error}"), remedy: remedy(layer, error, &Machine::look()) }
     }
 
+    /// No limits of a process tree by the kernel.
+    pub(crate) fn cgroup(said: String) -> Self {
+        Self::said(Layer::Cgroup, said)
+    }
+
     /// As [`Self::new`], where it is not the system that said it.
     pub(super) fn said(layer: Layer, said: String) -> Self {
         let remedy = remedy(layer, &io::Error::other(""), &Machine::look());
@@ -91,6 +96,8 @@ struct Machine {
     /// `kernel.apparmor_restrict_unprivileged_userns` is 1 (Ubuntu).
     apparmor: bool,
     container: bool,
+    /// The controllers of memory are in cgroup version 2.
+    version_2: bool,
 }
 
 impl Machine {
@@ -101,6 +108,8 @@ impl Machine {
             only_privileged: is("/proc/sys/kernel/unprivileged_userns_clone", "0"),
             apparmor: is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
             container: Path::new("/.dockerenv").exists() || Path::new("/run/.containerenv").exists(),
+            version_2: fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+                .is_ok_and(|there| there.split_whitespace().any(|one| one == "memory")),
         }
     }
 }
@@ -137,8 +146,14 @@ fn remedy(layer: Layer, error: &io::Error, machine: &Machine) -> String {
         Layer::Interpreter => {
             "set python.interpreter to a Python that an ordinary user can run, and sandbox.binds to what it needs beside its own prefix".to_owned()
         }
+        Layer::Cgroup if machine.version_2 => {
+            "boot the host with systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1 where its systemd still has that (before 258), or leave it: limits of the tree are watched meanwhile, and a memory and process limit of evalmill itself is the backstop".to_owned()
+        }
+        Layer::Cgroup if machine.container => {
+            "start the container as root with the cgroups of version 1 writable (Docker: --cgroupns=private -v /sys/fs/cgroup:/sys/fs/cgroup:rw); limits of the tree are watched meanwhile".to_owned()
+        }
         Layer::Cgroup => {
-            "limits of the tree are sampled meanwhile; give evalmill itself a memory and process limit".to_owned()
+            "start evalmill as root (below systemd: `systemd-run --scope -p Delegate=yes evalmill …`), where the controllers memory, pids and cpuacct of cgroup version 1 are mounted writable; limits of the tree are watched meanwhile".to_owned()
         }
         _ => "start evalmill where namespaces can be made: on a host, or in a container that allows it".to_owned(),
     }

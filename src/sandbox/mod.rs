@@ -7,6 +7,7 @@
 //!
 //! | tier | what is guaranteed |
 //! |---|---|
+//! | `full` | as `namespaces`, and the kernel limits and counts memory, processes and CPU time of the whole tree (`cgroup`), files in memory included |
 //! | `namespaces` | a program reaches nothing of the host but read-only trees that hold no secret; what it leaves dies with its box; limits of its tree are sampled |
 //! | `none` | nothing: sessions, resource limits and timeouts |
 //!
@@ -15,8 +16,8 @@
 //! `sandbox.require` that is an error of start, and nothing is skipped silently.
 //!
 //! What this does not do:
-//! - limits by cgroups (tier `full`) and Landlock (tier `process`), neither of which is made yet;
-//! - count what is written to the tmpfs as a program's memory: its size is limited instead;
+//! - Landlock (tier `process`), which is not made yet, and limits by cgroups of version 2;
+//! - below tier `full`, count what is written to the tmpfs as a program's memory: its size is limited instead;
 //! - hide how busy the machine is, the names of the host's devices in `/proc/self/mountinfo`, or locks and
 //!   watches that programs of several workers put on files of a tree that both see;
 //! - drop the supplementary groups of an ordinary user: the kernel does not allow it. No file that
@@ -52,14 +53,14 @@ pub use policy::{BOX_DIR, PROGRAM_ID, Policy};
 pub use trees::Trees;
 
 /// The strongest tier that this version makes.
-const STRONGEST: Tier = Tier::Namespaces;
+const STRONGEST: Tier = Tier::Full;
 
 /// A tier that is asked for cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TierError {
     /// It does not exist yet.
     #[error(
-        "{setting} asks for isolation tier \"{}\", which this version does not have: \"{}\" is its strongest, and \"none\" the other one",
+        "{setting} asks for isolation tier \"{}\", which this version does not have: it has \"{}\", \"namespaces\" and \"none\"",
         asked.name(), STRONGEST.name()
     )]
     Unknown {
@@ -100,13 +101,6 @@ fn list(missing: &[Missing]) -> String {
 /// # Errors
 /// A tier that this version does not make.
 pub fn wanted(settings: &Sandbox) -> Result<Option<Policy>, TierError> {
-    let asked = [("sandbox.tier", settings.tier.tier()), ("sandbox.require", Some(settings.require))];
-    for (setting, tier) in asked {
-        match tier {
-            Some(asked) if asked > STRONGEST => return Err(TierError::Unknown { setting, asked }),
-            _ => {}
-        }
-    }
     if settings.tier == TierChoice::Process {
         return Err(TierError::Unknown { setting: "sandbox.tier", asked: Tier::Process });
     }
@@ -140,22 +134,21 @@ pub fn suffices(settings: &Sandbox, reached: Tier, missing: &[Missing]) -> Resul
     Ok(())
 }
 
-/// What a tier does not have that the strongest has.
-#[must_use]
-pub fn beyond(tier: Tier) -> Option<Missing> {
-    (tier == Tier::Namespaces)
-        .then(|| Missing::said(Layer::Cgroup, "this version makes no cgroups".to_owned()))
-}
-
 /// What a person is told once at start, in one line.
 #[must_use]
 pub fn notice(tier: Tier, network: bool, missing: &[Missing]) -> String {
     let name = tier.name();
     if tier >= Tier::Namespaces {
         let network = if network { "the host's network" } else { "no network" };
-        return format!(
+        let mut text = format!(
             "isolation tier \"{name}\": programs see read-only system files, their own box and processes, and {network}"
         );
+        if let Some(missing) = missing.first() {
+            text.push_str(&format!(
+                "; their limits are watched, not enforced by the kernel (missing {missing})"
+            ));
+        }
+        return text;
     }
     let mut text = format!(
         "isolation tier \"{name}\": programs run with this user's rights; time, memory, output and processes are \
@@ -176,10 +169,6 @@ mod tests {
     fn more_than_there_is_is_refused_by_name() {
         let mut sandbox = Settings::default().sandbox;
         assert!(wanted(&sandbox).unwrap().is_some());
-        sandbox.require = Tier::Full;
-        let error = wanted(&sandbox).unwrap_err().to_string();
-        assert!(error.contains("sandbox.require") && error.contains("\"full\""), "{error}");
-        sandbox.require = Tier::None;
         sandbox.tier = TierChoice::Process;
         assert!(wanted(&sandbox).unwrap_err().to_string().contains("sandbox.tier"));
         sandbox.tier = TierChoice::None;

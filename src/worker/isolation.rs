@@ -10,8 +10,9 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use super::inside::Newborn;
 use super::packet;
 use super::protocol::WorkerPolicy;
-use crate::config::Tier;
-use crate::sandbox::{Born, Ids, Layer, Missing, Plan, Policy, Trees, beyond};
+use crate::config::{Tier, TierChoice};
+use crate::sandbox::cgroup::Cgroups;
+use crate::sandbox::{Born, Ids, Layer, Missing, Plan, Policy, Trees};
 
 /// How long the throw-away worker may take.
 const PROBE_LIMIT: Timespec = Timespec { tv_sec: 8, tv_nsec: 0 };
@@ -25,6 +26,8 @@ pub(super) struct Isolation {
     /// What keeps it from being more.
     pub(super) missing: Vec<Missing>,
     walls: Option<Walls>,
+    /// Where programs are counted and limited.
+    cgroups: Option<Cgroups>,
 }
 
 #[derive(Clone)]
@@ -51,7 +54,7 @@ pub(super) struct BornWorker {
 
 impl Isolation {
     fn none(missing: Vec<Missing>) -> Self {
-        Self { tier: Tier::None, missing, walls: None }
+        Self { tier: Tier::None, missing, walls: None, cgroups: None }
     }
 
     /// Tries the strongest tier that `policy` asks for.
@@ -61,28 +64,66 @@ impl Isolation {
             Ok(walls) => walls,
             Err(missing) => return Start::Ready(Self::none(vec![missing])),
         };
+        let mut missing = Vec::new();
+        let mut cgroups = None;
+        if matches!(sandbox.choice, TierChoice::Auto | TierChoice::Full) {
+            match Cgroups::create() {
+                Ok(made) => cgroups = Some(made),
+                Err(error) => missing.push(Missing::cgroup(error.to_string())),
+            }
+        }
         let walls = [walls.clone(), Walls { own_ids: false, ..walls }];
         // An ordinary user, and root without all of its rights, has one id only.
-        let first = usize::from(!rustix::process::geteuid().is_root());
-        let mut missing = Vec::new();
-        for walls in walls.into_iter().skip(first) {
-            match walls.probe(policy, own) {
+        let mut which = usize::from(!rustix::process::geteuid().is_root());
+        while let Some(walls) = walls.get(which) {
+            match walls.probe(policy, own, cgroups.as_ref()) {
                 None => return Start::Probe,
                 Some(Ok(())) => {
-                    let tier = Tier::Namespaces;
-                    let missing = beyond(tier).into_iter().collect();
-                    return Start::Ready(Self { tier, missing, walls: Some(walls) });
+                    let tier = if cgroups.is_some() { Tier::Full } else { Tier::Namespaces };
+                    missing.retain(|one| tier < Tier::Full && one.layer == Layer::Cgroup);
+                    return Start::Ready(Self { tier, missing, walls: Some(walls.clone()), cgroups });
                 }
                 Some(Err(one)) => {
-                    let of_ids = matches!(one.layer, Layer::Ids | Layer::Privileges);
+                    let layer = one.layer;
                     missing.push(one);
-                    if !of_ids {
-                        break;
+                    match (layer, cgroups.take()) {
+                        // The same once more, without.
+                        (Layer::Cgroup, Some(unusable)) => unusable.end(),
+                        (Layer::Ids | Layer::Privileges, kept) => {
+                            cgroups = kept;
+                            which += 1;
+                        }
+                        (_, kept) => {
+                            cgroups = kept;
+                            break;
+                        }
                     }
                 }
             }
         }
+        if let Some(unused) = cgroups {
+            unused.end();
+        }
+        // What keeps it from any tier stands first.
+        missing.sort_by_key(|one| one.layer == Layer::Cgroup);
         Start::Ready(Self::none(missing))
+    }
+
+    /// Whether nothing is left of a worker that has ended; else to be asked again.
+    pub(super) fn forget(&self, worker: u64) -> bool {
+        self.cgroups.as_ref().is_none_or(|cgroups| cgroups.remove(worker))
+    }
+
+    /// Whether nothing is left of launchers before this one.
+    pub(super) fn sweep(&self) -> bool {
+        self.cgroups.as_ref().is_none_or(Cgroups::sweep)
+    }
+
+    /// After the last worker.
+    pub(super) fn end(&self) {
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.end();
+        }
     }
 
     /// Makes a worker behind walls; `None`: workers are made without. In the worker the answer is what it has to do.
@@ -91,7 +132,7 @@ impl Isolation {
         own: Pid,
         worker: u64,
     ) -> Option<Result<Result<BornWorker, Newborn>, Missing>> {
-        self.walls.as_ref().map(|walls| walls.birth(own, worker))
+        self.walls.as_ref().map(|walls| walls.birth(own, worker, self.cgroups.as_ref()))
     }
 }
 
@@ -101,7 +142,12 @@ impl Walls {
         Ok(Self { plan: Plan { policy: sandbox.clone(), trees }, own_ids: true })
     }
 
-    fn birth(&self, own: Pid, worker: u64) -> Result<Result<BornWorker, Newborn>, Missing> {
+    fn birth(
+        &self,
+        own: Pid,
+        worker: u64,
+        cgroups: Option<&Cgroups>,
+    ) -> Result<Result<BornWorker, Newborn>, Missing> {
         let process = |what: &str, error: std::io::Error| Missing {
             layer: Layer::Process,
             said: format!("{what}: {error}"),
@@ -109,8 +155,19 @@ impl Walls {
         };
         let ids = if self.own_ids { Ids::own(own, worker) } else { Ids::single()? };
         let (ours, theirs) = packet::pair().map_err(|error| process("a socket", error))?;
-        let Some(born) = self.plan.birth(ids)? else {
-            return Ok(Err(Newborn { plan: self.plan.clone(), ids, control: theirs }));
+        let job = match cgroups.map(|cgroups| cgroups.job(worker)).transpose() {
+            Ok(job) => job,
+            Err(error) => return Err(Missing::cgroup(error.to_string())),
+        };
+        let born = match self.plan.birth(ids) {
+            Ok(Some(born)) => born,
+            Ok(None) => return Ok(Err(Newborn { plan: self.plan.clone(), ids, control: theirs, job })),
+            Err(missing) => {
+                if let Some(cgroups) = cgroups {
+                    cgroups.remove_soon(worker);
+                }
+                return Err(missing);
+            }
         };
         let go = packet::encode(&1u8).map_err(|error| process("a packet", error))?;
         // One that has already ended is found by its pidfd.
@@ -119,8 +176,13 @@ impl Walls {
     }
 
     /// Whether all of it works; `None`: this is the throw-away worker.
-    fn probe(&self, policy: &WorkerPolicy, own: Pid) -> Option<Result<(), Missing>> {
-        let child = match self.birth(own, PROBE) {
+    fn probe(
+        &self,
+        policy: &WorkerPolicy,
+        own: Pid,
+        cgroups: Option<&Cgroups>,
+    ) -> Option<Result<(), Missing>> {
+        let child = match self.birth(own, PROBE, cgroups) {
             Ok(Ok(child)) => child,
             Ok(Err(newborn)) => {
                 newborn.probe(policy.clone());
@@ -149,6 +211,9 @@ impl Walls {
         let _ = rustix::io::retry_on_intr(|| {
             rustix::process::waitpid(Some(child.born.pid), WaitOptions::empty())
         });
+        if let Some(cgroups) = cgroups {
+            cgroups.remove_soon(PROBE);
+        }
         Some(answer)
     }
 }

@@ -194,6 +194,7 @@ impl Launcher {
             }
             self.sweep();
             if !readable {
+                let _ = self.isolation.sweep();
                 continue;
             }
             match self.handle() {
@@ -375,9 +376,11 @@ impl Launcher {
         for _ in 0..64 {
             let orphans = self.orphans();
             if orphans.is_empty() {
-                for worker in self.dead.drain(..) {
-                    remove(&self.policy.scratch_dir, &format!("w{worker}"));
-                }
+                let (isolation, scratch_dir) = (&self.isolation, &self.policy.scratch_dir);
+                self.dead.retain(|worker| {
+                    remove(scratch_dir, &format!("w{worker}"));
+                    !isolation.forget(*worker)
+                });
                 return;
             }
             let mut reaped = false;
@@ -437,6 +440,7 @@ impl Launcher {
         ) {
             remove(parent, name);
         }
+        self.isolation.end();
         code
     }
 

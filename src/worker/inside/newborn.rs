@@ -6,11 +6,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::account::{self, Account};
 use super::box_dir::Home;
 use super::command::{self, Outcome};
 use super::reap;
 use super::shared::{EMPTIED, Shared};
 use super::spawn::{Confined, Spawner};
+use crate::sandbox::cgroup::Job;
 use crate::sandbox::{BOX_DIR, Ids, Layer, Missing, Plan};
 use crate::worker::packet;
 use crate::worker::protocol::{Ended, Run, RunLimits, WorkerPolicy};
@@ -27,6 +29,8 @@ pub struct Newborn {
     pub ids: Ids,
     /// Its end of the socket on which it is let go and answers, once.
     pub control: OwnedFd,
+    /// Where its commands are counted and limited; `None`: they are watched.
+    pub job: Option<Job>,
 }
 
 /// What a worker needs to serve.
@@ -36,23 +40,46 @@ pub(super) struct Settled {
     pub(super) shared: Vec<Shared>,
 }
 
+impl Settled {
+    fn with(mut self, account: Option<Account>) -> Self {
+        self.spawner.account = account;
+        self
+    }
+}
+
 impl Newborn {
-    /// Becomes a worker; `None`: it could not, and has said so.
-    pub(super) fn settle(self, policy: WorkerPolicy) -> Option<Settled> {
+    /// Becomes a worker and serves; `None`: it could not, and has said so.
+    pub(super) fn live(
+        mut self,
+        policy: WorkerPolicy,
+        serve: impl FnOnce(Settled) -> i32 + Send,
+    ) -> Option<i32> {
         if !self.wait() {
             return None;
         }
-        let settled = self.enter(policy);
-        let answer = settled.as_ref().map(|_| ()).map_err(Clone::clone);
-        self.answer(&answer);
-        settled.ok()
+        let job = self.job.take();
+        let served = self.enter(policy).and_then(|settled| {
+            runner(job, |account| {
+                self.answer(&Ok(()));
+                serve(settled.with(account))
+            })
+        });
+        match served {
+            Ok(code) => Some(code),
+            Err(missing) => {
+                self.answer(&Err(missing));
+                None
+            }
+        }
     }
 
     /// The throw-away worker that shows whether all of it works: runs the interpreter as a program would be run.
-    pub(crate) fn probe(self, policy: WorkerPolicy) {
+    pub(crate) fn probe(mut self, policy: WorkerPolicy) {
         if self.wait() {
-            let answer = self.enter(policy).and_then(run_interpreter);
-            self.answer(&answer);
+            let job = self.job.take();
+            let tried =
+                self.enter(policy).and_then(|settled| runner(job, |account| try_all(settled.with(account))));
+            self.answer(&tried.and_then(|tried| tried));
         }
     }
 
@@ -113,8 +140,32 @@ fn path_with(policy: &WorkerPolicy, interpreter: &Path) -> String {
         .join(":")
 }
 
-fn run_interpreter(settled: Settled) -> Result<(), Missing> {
+/// Calls `work` where commands have to be started from: with a job, on a second thread, which is in its groups.
+///
+/// Groups of version 1 hold threads, but memory is charged to that of a process's first thread: that one stays outside
+/// and waits, so that what the worker keeps of its programs' outputs is not their memory.
+fn runner<T: Send>(job: Option<Job>, work: impl FnOnce(Option<Account>) -> T + Send) -> Result<T, Missing> {
+    let Some(job) = job else { return Ok(work(None)) };
+    let missing =
+        |what: &'static str| move |error: std::io::Error| Missing::cgroup(format!("{what}: {error}"));
+    std::thread::scope(|scope| {
+        let inside = move || {
+            job.enter().map_err(missing("entering the groups of a worker"))?;
+            Ok(work(Some(Account::new(job))))
+        };
+        let thread = std::thread::Builder::new()
+            .name("evalmill-runner".to_owned())
+            .spawn_scoped(scope, inside)
+            .map_err(missing("a second thread"))?;
+        // A panic was reported there; here it goes on.
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// What the throw-away worker does: a program that ends well and, with an account, two that must not.
+fn try_all(settled: Settled) -> Result<(), Missing> {
     let Settled { mut home, mut spawner, .. } = settled;
+    let is_counted = spawner.account.is_some();
     let missing = |said: String| {
         Missing {
         layer: Layer::Interpreter,
@@ -124,28 +175,46 @@ fn run_interpreter(settled: Settled) -> Result<(), Missing> {
     };
     let in_box = home.open(&[]).map_err(missing)?;
     let (control, _ours) = UnixStream::pair().map_err(|error| missing(error.to_string()))?;
-    let run = Run {
-        argv: ["python3", "-I", "-S", "-c", "pass"].map(str::to_owned).to_vec(),
-        stdin: Vec::new(),
-        witness: None,
-        limits: RunLimits {
-            wall: PROBE_LIMIT,
-            cpu: PROBE_LIMIT,
-            memory_bytes: 1 << 30,
-            output_bytes: 4 << 10,
-            processes: 64,
-            file_bytes: 1 << 20,
-            open_files: 256,
-        },
-    };
-    match command::run(&mut spawner, &run, &in_box, &control, &mut Vec::new()) {
-        Outcome::Ran(ran, Ok(())) if ran.ended == Ended::Exited(0) => Ok(()),
-        Outcome::Ran(ran, clean) => {
-            let stderr = String::from_utf8_lossy(&ran.stderr);
-            let last = stderr.lines().last().unwrap_or_default();
-            let unclean = clean.err().unwrap_or_default();
-            Err(missing([format!("{:?}", ran.ended).as_str(), last, &unclean].join(" ").trim().to_owned()))
+    let mut run = |program: &str, memory_bytes: u64, processes: u32| {
+        let run = Run {
+            argv: ["python3", "-I", "-S", "-c", program].map(str::to_owned).to_vec(),
+            stdin: Vec::new(),
+            witness: None,
+            limits: RunLimits {
+                wall: PROBE_LIMIT,
+                cpu: PROBE_LIMIT,
+                memory_bytes,
+                output_bytes: 4 << 10,
+                processes,
+                file_bytes: 1 << 20,
+                open_files: 256,
+            },
+        };
+        match command::run(&mut spawner, &run, &in_box, &control, &mut Vec::new()) {
+            Outcome::Ran(ran, clean) => {
+                let stderr = String::from_utf8_lossy(&ran.stderr);
+                let last = stderr.lines().last().unwrap_or_default();
+                let unclean = clean.err();
+                let said = format!("{:?} {last} {}", ran.ended, unclean.as_deref().unwrap_or_default());
+                Ok((ran.ended, unclean.is_none(), said.trim().to_owned()))
+            }
+            Outcome::SupervisorGone => Err(missing("the launcher is gone".to_owned())),
         }
-        Outcome::SupervisorGone => Err(missing("the launcher is gone".to_owned())),
+    };
+    let (ended, clean, said) = run("pass", 1 << 30, 64)?;
+    if !clean || ended != Ended::Exited(0) {
+        return Err(missing(said));
     }
+    if !is_counted {
+        return Ok(());
+    }
+    for (what, program, expected) in account::CONTROLS {
+        let (ended, clean, said) = run(program, account::CONTROL_BYTES, account::CONTROL_PROCESSES)?;
+        if !clean || ended != expected {
+            return Err(Missing::cgroup(format!(
+                "{what} does not work: the program that has to show it came to {said}"
+            )));
+        }
+    }
+    Ok(())
 }
