@@ -274,6 +274,13 @@ impl Job {
         }
     }
 
+    /// Lets go of the way in, once the thread that starts commands is there.
+    pub fn close(&mut self) {
+        if let Files::V1 { tasks, .. } = &mut self.files {
+            tasks.clear();
+        }
+    }
+
     /// Where commands are to be cloned into; `None` on v1, where they are born.
     #[must_use]
     pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {

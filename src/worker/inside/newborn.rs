@@ -145,12 +145,13 @@ fn path_with(policy: &WorkerPolicy, interpreter: &Path) -> String {
 /// Groups of version 1 hold threads, but memory is charged to that of a process's first thread: that one stays outside
 /// and waits, so that what the worker keeps of its programs' outputs is not their memory.
 fn runner<T: Send>(job: Option<Job>, work: impl FnOnce(Option<Account>) -> T + Send) -> Result<T, Missing> {
-    let Some(job) = job else { return Ok(work(None)) };
+    let Some(mut job) = job else { return Ok(work(None)) };
     let missing =
         |what: &'static str| move |error: std::io::Error| Missing::cgroup(format!("{what}: {error}"));
     std::thread::scope(|scope| {
         let inside = move || {
             job.enter().map_err(missing("entering the groups of a worker"))?;
+            job.close();
             Ok(work(Some(Account::new(job))))
         };
         let thread = std::thread::Builder::new()
