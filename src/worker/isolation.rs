@@ -27,7 +27,7 @@ pub(super) struct Isolation {
     pub(super) missing: Vec<Missing>,
     walls: Option<Walls>,
     /// Where programs are counted and limited.
-    cgroups: Option<Cgroups>,
+    cgroups: Option<Box<Cgroups>>,
 }
 
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl Isolation {
         let mut cgroups = None;
         if matches!(sandbox.choice, TierChoice::Auto | TierChoice::Full) {
             match Cgroups::create() {
-                Ok(made) => cgroups = Some(made),
+                Ok(made) => cgroups = Some(Box::new(made)),
                 Err(error) => missing.push(Missing::cgroup(error.to_string())),
             }
         }
@@ -76,7 +76,7 @@ impl Isolation {
         // An ordinary user, and root without all of its rights, has one id only.
         let mut which = usize::from(!rustix::process::geteuid().is_root());
         while let Some(walls) = walls.get(which) {
-            match walls.probe(policy, own, cgroups.as_ref()) {
+            match walls.probe(policy, own, cgroups.as_deref()) {
                 None => return Start::Probe,
                 Some(Ok(())) => {
                     let tier = if cgroups.is_some() { Tier::Full } else { Tier::Namespaces };
@@ -116,7 +116,7 @@ impl Isolation {
 
     /// Whether nothing is left of launchers before this one.
     pub(super) fn sweep(&self) -> bool {
-        self.cgroups.as_ref().is_none_or(Cgroups::sweep)
+        self.cgroups.as_ref().is_none_or(|cgroups| cgroups.sweep())
     }
 
     /// After the last worker.
@@ -132,7 +132,7 @@ impl Isolation {
         own: Pid,
         worker: u64,
     ) -> Option<Result<Result<BornWorker, Newborn>, Missing>> {
-        self.walls.as_ref().map(|walls| walls.birth(own, worker, self.cgroups.as_ref()))
+        self.walls.as_ref().map(|walls| walls.birth(own, worker, self.cgroups.as_deref()))
     }
 }
 
@@ -156,7 +156,7 @@ impl Walls {
         let ids = if self.own_ids { Ids::own(own, worker) } else { Ids::single()? };
         let (ours, theirs) = packet::pair().map_err(|error| process("a socket", error))?;
         let job = match cgroups.map(|cgroups| cgroups.job(worker)).transpose() {
-            Ok(job) => job,
+            Ok(job) => job.map(Box::new),
             Err(error) => return Err(Missing::cgroup(error.to_string())),
         };
         let born = match self.plan.birth(ids) {

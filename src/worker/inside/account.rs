@@ -34,13 +34,13 @@ pub(super) const CONTROLS: [(&str, &str, Ended); 2] = [
 /// The account of one command after another.
 #[derive(Debug)]
 pub(crate) struct Account {
-    job: Job,
+    job: Box<Job>,
     /// This thread's processor time when the command began.
     own: Duration,
 }
 
 impl Account {
-    pub(super) fn new(job: Job) -> Self {
+    pub(super) fn new(job: Box<Job>) -> Self {
         Self { job, own: Duration::ZERO }
     }
 

@@ -30,7 +30,7 @@ pub struct Newborn {
     /// Its end of the socket on which it is let go and answers, once.
     pub control: OwnedFd,
     /// Where its commands are counted and limited; `None`: they are watched.
-    pub job: Option<Job>,
+    pub job: Option<Box<Job>>,
 }
 
 /// What a worker needs to serve.
@@ -144,7 +144,10 @@ fn path_with(policy: &WorkerPolicy, interpreter: &Path) -> String {
 ///
 /// Groups of version 1 hold threads, but memory is charged to that of a process's first thread: that one stays outside
 /// and waits, so that what the worker keeps of its programs' outputs is not their memory.
-fn runner<T: Send>(job: Option<Job>, work: impl FnOnce(Option<Account>) -> T + Send) -> Result<T, Missing> {
+fn runner<T: Send>(
+    job: Option<Box<Job>>,
+    work: impl FnOnce(Option<Account>) -> T + Send,
+) -> Result<T, Missing> {
     let Some(mut job) = job else { return Ok(work(None)) };
     let missing =
         |what: &'static str| move |error: std::io::Error| Missing::cgroup(format!("{what}: {error}"));
