@@ -413,6 +413,11 @@ impl Launcher {
     /// The end: workers get their time, then everything below is killed, and the scratch
     /// directory goes.
     fn end(&mut self, code: i32) -> i32 {
+        // One that was not passed on would wait for a supervisor until it is killed.
+        for child in self.workers.values_mut().filter(|child| matches!(child.stage, Stage::Born { .. })) {
+            let _ = rustix::process::pidfd_send_signal(&child.pidfd, Signal::KILL);
+            child.stage = Stage::Failed;
+        }
         let until = Instant::now() + FAREWELL;
         while !self.workers.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
