@@ -8,8 +8,8 @@
 //!                                        Plan::seal: not inspectable, no_new_privs, filter
 //!                                  <──   says that it is ready, or which layer failed
 //! ```
-//! A later layer has its place here: Landlock before the filter in [`Plan::seal`], a cgroup between birth
-//! and letting go in [`Plan::birth`].
+//! A later layer has its place here: Landlock before the filter in [`Plan::seal`]. Cgroups are entered after
+//! that, by the thread that starts commands, over files that were opened before birth.
 
 use std::fs::{File, OpenOptions};
 use std::io;

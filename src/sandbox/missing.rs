@@ -147,10 +147,10 @@ fn remedy(layer: Layer, error: &io::Error, machine: &Machine) -> String {
             "set python.interpreter to a Python that an ordinary user can run, and sandbox.binds to what it needs beside its own prefix".to_owned()
         }
         Layer::Cgroup if machine.version_2 => {
-            "boot the host with systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1 where its systemd still has that (before 258), or leave it: limits of the tree are watched meanwhile, and a memory and process limit of evalmill itself is the backstop".to_owned()
+            "on this host tier \"namespaces\" is the strongest of this version: limits of the tree are watched, and a memory and process limit of evalmill itself (systemd: MemoryMax=, TasksMax=; Docker: --memory, --pids-limit) is the backstop".to_owned()
         }
         Layer::Cgroup if machine.container => {
-            "start the container as root with the cgroups of version 1 writable (Docker: --cgroupns=private -v /sys/fs/cgroup:/sys/fs/cgroup:rw); limits of the tree are watched meanwhile".to_owned()
+            "start the container as root with --cgroupns=private and -v /sys/fs/cgroup:/sys/fs/cgroup:rw, so that the cgroups of version 1 are writable; limits of the tree are watched meanwhile".to_owned()
         }
         Layer::Cgroup => {
             "start evalmill as root (below systemd: `systemd-run --scope -p Delegate=yes evalmill …`), where the controllers memory, pids and cpuacct of cgroup version 1 are mounted writable; limits of the tree are watched meanwhile".to_owned()
@@ -175,5 +175,14 @@ mod tests {
         let remedy = remedy(Layer::Namespaces, &io::Error::from_raw_os_error(code), &machine);
         assert!(remedy.contains(says), "{remedy}");
         assert!(!remedy.contains("privileged=true"));
+    }
+
+    #[rstest]
+    #[case(Machine::default(), "systemd-run --scope -p Delegate=yes")]
+    #[case(Machine { container: true, ..Machine::default() }, "--cgroupns=private")]
+    #[case(Machine { version_2: true, container: true, ..Machine::default() }, "MemoryMax=")]
+    fn a_remedy_for_limits(#[case] machine: Machine, #[case] says: &str) {
+        let error = io::Error::from_raw_os_error(libc::EACCES);
+        assert!(remedy(Layer::Cgroup, &error, &machine).contains(says));
     }
 }

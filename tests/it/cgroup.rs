@@ -3,6 +3,7 @@
 //! Each test starts the program in groups of its own, so that what is left can be told from what other tests do.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -355,4 +356,40 @@ fn a_killed_launcher_leaves_nothing() {
         assert_eq!((&result["verdict"], &result["worker"]["tier"]), (&json!("passed"), &json!("full")));
     }
     assert_eq!(place.groups(), Vec::<PathBuf>::new());
+}
+
+/// Without the right to make groups: said with the remedy, and the next tier.
+#[test]
+fn an_ordinary_user_is_told_what_is_missing() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: it takes root to become nobody");
+        return;
+    }
+    let run = |setting: (&str, &str)| {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_evalmill")]);
+        command.args(["run", "--workers", "1"]).env("EXEC_TMP_DIR", scratch.path()).env(setting.0, setting.1);
+        let piped = Stdio::piped;
+        let mut child = command.stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap();
+        // Refused at start, it does not read.
+        let _ = writeln!(child.stdin.take().unwrap(), "{}", python("pass", 100));
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, stdout, stderr) = run(("EVALMILL__SANDBOX__TIER", "auto"));
+    assert_eq!(code, Some(0), "{stderr}");
+    let result: Value = serde_json::from_str(&stdout).unwrap();
+    let worker = &result["worker"];
+    assert_eq!((&worker["tier"], &worker["missing"]), (&json!("namespaces"), &json!(["cgroup"])));
+    assert!(stderr.contains("tier \"namespaces\"") && stderr.contains("missing cgroup: "), "{stderr}");
+    for setting in ["EVALMILL__SANDBOX__TIER", "EVALMILL__SANDBOX__REQUIRE"] {
+        let (code, stdout, stderr) = run((setting, "full"));
+        assert_eq!((code, &*stdout), (Some(69), ""), "{stderr}");
+        for part in ["\"full\"", "\"namespaces\"", "cgroup: ", "limits of the tree are watched"] {
+            assert!(stderr.contains(part), "{stderr}");
+        }
+    }
 }
