@@ -495,10 +495,13 @@ fn own_name() -> io::Result<String> {
     Ok(format!("{PREFIX}{namespace}-{pid}-{started}"))
 }
 
-/// When a process was started, in ticks since boot; `None`: there is none.
+/// When a process was started, in ticks since boot; `None`: there is none, or it has ended and nobody has
+/// reaped it.
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let has_ended = matches!(fields.next()?, "Z" | "X");
+    fields.nth(18)?.parse().ok().filter(|_| !has_ended)
 }
 
 /// Whether the process that this name speaks of is gone; never for a name that is not ours.
@@ -642,6 +645,13 @@ mod tests {
         assert!(!is_stale(OsStr::new(&own)));
         let (rest, _) = own.rsplit_once('-').unwrap();
         assert!(is_stale(OsStr::new(&format!("{rest}-1"))));
+        let mut ended = Command::new("true").spawn().unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(5);
+        while started(ended.id()).is_some() {
+            assert!(std::time::Instant::now() < until, "a process that waits to be reaped is over");
+            std::thread::yield_now();
+        }
+        ended.wait().unwrap();
         for other in ["docker", "evalmill-own", "evalmill-1-2", "evalmill-x-1-1", "evalmill-1-999999-1"] {
             assert!(!is_stale(OsStr::new(other)), "{other}");
         }
