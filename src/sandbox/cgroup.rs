@@ -126,14 +126,20 @@ impl Cgroups {
         let layout = own.join(&own_name().map_err(refused(Path::new("/proc/self")))?);
         let made = Self { layout };
         made.sweep();
-        make(&made.layout)?;
-        if let Layout::V2(dir) = &made.layout {
+        // Half of it is not left behind.
+        made.begin().inspect_err(|_| made.end())?;
+        Ok(made)
+    }
+
+    fn begin(&self) -> Result<(), CgroupError> {
+        make(&self.layout)?;
+        if let Layout::V2(dir) = &self.layout {
             enable(dir)?;
         }
         // A positive control: what a worker will need is tried once.
-        drop(made.job(u64::MAX)?);
-        made.remove_soon(u64::MAX);
-        Ok(made)
+        drop(self.job(u64::MAX)?);
+        self.remove_soon(u64::MAX);
+        Ok(())
     }
 
     /// Makes the job group of a worker, which inherits it.
@@ -637,6 +643,18 @@ mod tests {
     #[case("", "max", None)]
     fn fields(#[case] text: &str, #[case] name: &str, #[case] expected: Option<u64>) {
         assert_eq!(field(text, name), expected);
+    }
+
+    #[test]
+    fn half_of_it_is_not_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = ["a", "b", "c"].map(|name| dir.path().join(name));
+        // The third controller refuses.
+        dirs.iter().take(2).for_each(|dir| fs::create_dir(dir).unwrap());
+        let made = Cgroups { layout: Layout::V1(dirs.clone().map(|dir| dir.join("evalmill-x"))) };
+        let error = made.begin().inspect_err(|_| made.end()).unwrap_err().to_string();
+        assert!(error.contains("/c/evalmill-x"), "{error}");
+        assert!(dirs.iter().take(2).all(|dir| fs::read_dir(dir).unwrap().count() == 0));
     }
 
     #[test]
