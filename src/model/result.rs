@@ -86,7 +86,8 @@ pub struct CommandResult {
     pub signal: Option<i32>,
     /// User and system time over the process tree, in seconds (the last run's).
     pub cpu_time: f64,
-    /// Largest resident size of one of its processes.
+    /// Largest resident size of one of its processes; in tier `full` the most memory of the tree at one time, where
+    /// that is more.
     pub max_rss_bytes: u64,
     /// More was written to standard output than stands here.
     pub stdout_truncated: bool,

@@ -8,10 +8,11 @@
 //!   thread, which stays outside: the worker's own buffers are not the task's. Moving that thread costs
 //!   some milliseconds, once; a move for each command would cost that each time.
 //! - **v2**: no thread can be in another memory group than its process. Commands are cloned into the
-//!   job group ([`Job::birthplace`]).
+//!   job group ([`Job::birthplace`]). Nothing clones commands so yet: [`Cgroups::create`] refuses.
 //!
 //! Only groups that this module made are ever removed: the name says which process of which pid
-//! namespace made it, and one is stale only if that process is gone.
+//! namespace made it, and one is stale only if that process is gone. Even then its workers may still finish
+//! what they do, so a stale group goes only once it is empty.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -21,11 +22,14 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::event::Timespec;
 use thiserror::Error;
 
 const PREFIX: &str = "evalmill-";
 /// The leaf that our own processes move to where a group with processes cannot have subgroups.
 const LEAF: &str = "evalmill-own";
+/// Whether commands can be started in groups of version 2.
+const STARTS_IN_V2: bool = false;
 
 /// Why there are no cgroups for us.
 #[derive(Debug, Error)]
@@ -38,6 +42,9 @@ pub enum CgroupError {
         /// Where it was looked for.
         at: String,
     },
+    /// The host has groups of version 2 only.
+    #[error("{} has the controllers in version 2, and this version makes cgroups of version 1 only", .0.display())]
+    Version(PathBuf),
     /// The system said no.
     #[error("{path}: {source}")]
     Refused {
@@ -110,22 +117,29 @@ impl Cgroups {
     /// A controller is missing, or groups cannot be made here.
     pub fn create() -> Result<Self, CgroupError> {
         let own = own_layout(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)?;
-        for dir in own.dirs() {
-            sweep(dir);
-        }
         if let Layout::V2(dir) = &own {
+            if !STARTS_IN_V2 {
+                return Err(CgroupError::Version(dir.clone()));
+            }
             delegate(dir)?;
         }
         let layout = own.join(&own_name().map_err(refused(Path::new("/proc/self")))?);
-        make(&layout)?;
         let made = Self { layout };
-        if let Layout::V2(dir) = &made.layout {
+        made.sweep();
+        // Half of it is not left behind.
+        made.begin().inspect_err(|_| made.end())?;
+        Ok(made)
+    }
+
+    fn begin(&self) -> Result<(), CgroupError> {
+        make(&self.layout)?;
+        if let Layout::V2(dir) = &self.layout {
             enable(dir)?;
         }
         // A positive control: what a worker will need is tried once.
-        drop(made.job(u64::MAX)?);
-        let _ = made.remove(u64::MAX);
-        Ok(made)
+        drop(self.job(u64::MAX)?);
+        self.remove_soon(u64::MAX);
+        Ok(())
     }
 
     /// Makes the job group of a worker, which inherits it.
@@ -136,6 +150,11 @@ impl Cgroups {
         let layout = self.layout.join(&format!("w{worker}"));
         make(&layout)?;
         Job::open(&layout)
+    }
+
+    /// Removes what launchers that are gone have left. `false`: their workers have not ended yet.
+    pub fn sweep(&self) -> bool {
+        self.layout.dirs().into_iter().filter_map(Path::parent).map(sweep).fold(true, |all, one| all & one)
     }
 
     /// Removes the group of a worker that is gone. `false`: something in it has not ended yet; it was
@@ -151,12 +170,26 @@ impl Cgroups {
     pub fn remove_all(&self) -> bool {
         self.layout.dirs().into_iter().map(remove_tree).fold(true, |all, one| all & one)
     }
+
+    /// As [`Self::remove`], of a worker that was just killed and reaped: what it leaves is gone in a moment.
+    pub fn remove_soon(&self, worker: u64) {
+        soon(|| self.remove(worker));
+    }
+
+    /// Removes everything, when the last worker is gone. There is no destructor: workers are forked, and
+    /// would run it.
+    pub fn end(&self) {
+        soon(|| self.remove_all() & self.sweep());
+    }
 }
 
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        // What is left is found by the next start.
-        let _ = self.remove_all();
+/// Asks until it is done, for one second; what is left then is found by the next start.
+fn soon(mut done: impl FnMut() -> bool) {
+    for _ in 0..200 {
+        if done() {
+            return;
+        }
+        let _ = rustix::event::poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 }));
     }
 }
 
@@ -167,6 +200,8 @@ pub struct Job {
     files: Files,
     /// The counters when the command began.
     start: JobUsage,
+    /// Its limit of memory.
+    memory_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -177,6 +212,7 @@ enum Files {
         /// Absent without swap accounting.
         swap_limit: Option<File>,
         peak: File,
+        swap_peak: Option<File>,
         oom: File,
         processes: File,
         process_events: Option<File>,
@@ -208,6 +244,7 @@ impl Job {
                 limit: read_write(memory.join("memory.limit_in_bytes"))?,
                 swap_limit: read_write(memory.join("memory.memsw.limit_in_bytes")).ok(),
                 peak: read_write(memory.join("memory.max_usage_in_bytes"))?,
+                swap_peak: read_write(memory.join("memory.memsw.max_usage_in_bytes")).ok(),
                 oom: read(memory.join("memory.oom_control"))?,
                 processes: read_write(pids.join("pids.max"))?,
                 process_events: read(pids.join("pids.events")).ok(),
@@ -229,7 +266,7 @@ impl Job {
                 }
             }
         };
-        Ok(Self { files, start: JobUsage::default() })
+        Ok(Self { files, start: JobUsage::default(), memory_bytes: 0 })
     }
 
     /// Moves the calling thread in, which is to be the one that starts commands. Nothing on v2.
@@ -241,6 +278,13 @@ impl Job {
             // 0 is whoever writes.
             Files::V1 { tasks, .. } => tasks.iter().try_for_each(|file| file.write_all_at(b"0", 0)),
             Files::V2 { .. } => Ok(()),
+        }
+    }
+
+    /// Lets go of the way in, once the thread that starts commands is there.
+    pub fn close(&mut self) {
+        if let Files::V1 { tasks, .. } = &mut self.files {
+            tasks.clear();
         }
     }
 
@@ -260,10 +304,12 @@ impl Job {
     pub fn begin(&mut self, limits: JobLimits) -> io::Result<()> {
         let JobLimits { memory_bytes, processes } = limits;
         match &self.files {
-            Files::V1 { limit, swap_limit, peak, processes: max, .. } => {
+            Files::V1 { limit, swap_limit, peak, swap_peak, processes: max, .. } => {
                 let bytes = memory_bytes.to_string();
                 set_v1_memory(limit, swap_limit.as_ref(), bytes.as_bytes())?;
-                peak.write_all_at(b"0", 0)?;
+                for peak in std::iter::once(peak).chain(swap_peak) {
+                    peak.write_all_at(b"0", 0)?;
+                }
                 // The thread that starts commands is one of them.
                 max.write_all_at((u64::from(processes) + 1).to_string().as_bytes(), 0)?;
             }
@@ -276,6 +322,7 @@ impl Job {
                 }
             }
         }
+        self.memory_bytes = memory_bytes;
         self.start = self.counters()?;
         Ok(())
     }
@@ -299,6 +346,21 @@ impl Job {
     pub fn peak_bytes(&self) -> Option<u64> {
         let (Files::V1 { peak, .. } | Files::V2 { peak: Some(peak), .. }) = &self.files else { return None };
         number(&text(peak).ok()?)
+    }
+
+    /// Whether memory has been at its limit since [`Job::begin`]. If not, and a process was killed for want of
+    /// memory all the same, it was wanted elsewhere.
+    #[must_use]
+    pub fn was_full(&self) -> bool {
+        let most = match &self.files {
+            // What was swapped out counts in the second.
+            Files::V1 { peak, swap_peak, .. } => {
+                std::iter::once(peak).chain(swap_peak).filter_map(|peak| number(&text(peak).ok()?)).max()
+            }
+            Files::V2 { .. } => self.peak_bytes(),
+        };
+        // The kernel gives up a few pages below.
+        most.is_none_or(|most| most >= self.memory_bytes - self.memory_bytes / 16)
     }
 
     fn counters(&self) -> io::Result<JobUsage> {
@@ -439,10 +501,13 @@ fn own_name() -> io::Result<String> {
     Ok(format!("{PREFIX}{namespace}-{pid}-{started}"))
 }
 
-/// When a process was started, in ticks since boot; `None`: there is none.
+/// When a process was started, in ticks since boot; `None`: there is none, or it has ended and nobody has
+/// reaped it.
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let has_ended = matches!(fields.next()?, "Z" | "X");
+    fields.nth(18)?.parse().ok().filter(|_| !has_ended)
 }
 
 /// Whether the process that this name speaks of is gone; never for a name that is not ours.
@@ -456,11 +521,21 @@ fn is_stale(name: &OsStr) -> bool {
     ours && u32::try_from(pid).is_ok_and(|pid| started(pid) != Some(start))
 }
 
-fn sweep(dir: &Path) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten().filter(|entry| is_stale(&entry.file_name())) {
-        let _ = remove_tree(&entry.path());
+fn sweep(dir: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(dir) else { return true };
+    let stale = entries.flatten().filter(|entry| is_stale(&entry.file_name()));
+    stale.map(|entry| remove_empty(&entry.path())).fold(true, |all, one| all & one)
+}
+
+/// A group and those in it, as far as nothing runs in them.
+fn remove_empty(dir: &Path) -> bool {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let _ = fs::remove_dir(entry.path());
+        }
     }
+    let busy = |error: &io::Error| error.kind() == io::ErrorKind::ResourceBusy;
+    !fs::remove_dir(dir).is_err_and(|error| busy(&error))
 }
 
 fn make(layout: &Layout) -> Result<(), CgroupError> {
@@ -571,11 +646,30 @@ mod tests {
     }
 
     #[test]
+    fn half_of_it_is_not_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = ["a", "b", "c"].map(|name| dir.path().join(name));
+        // The third controller refuses.
+        dirs.iter().take(2).for_each(|dir| fs::create_dir(dir).unwrap());
+        let made = Cgroups { layout: Layout::V1(dirs.clone().map(|dir| dir.join("evalmill-x"))) };
+        let error = made.begin().inspect_err(|_| made.end()).unwrap_err().to_string();
+        assert!(error.contains("/c/evalmill-x"), "{error}");
+        assert!(dirs.iter().take(2).all(|dir| fs::read_dir(dir).unwrap().count() == 0));
+    }
+
+    #[test]
     fn only_what_is_ours_and_over_is_stale() {
         let own = own_name().unwrap();
         assert!(!is_stale(OsStr::new(&own)));
         let (rest, _) = own.rsplit_once('-').unwrap();
         assert!(is_stale(OsStr::new(&format!("{rest}-1"))));
+        let mut ended = Command::new("true").spawn().unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(5);
+        while started(ended.id()).is_some() {
+            assert!(std::time::Instant::now() < until, "a process that waits to be reaped is over");
+            std::thread::yield_now();
+        }
+        ended.wait().unwrap();
         for other in ["docker", "evalmill-own", "evalmill-1-2", "evalmill-x-1-1", "evalmill-1-999999-1"] {
             assert!(!is_stale(OsStr::new(other)), "{other}");
         }
@@ -601,7 +695,7 @@ mod tests {
         job.begin(limits).unwrap();
         if job.birthplace().is_none() {
             let sum = "import os\nfor i in range(2):\n if os.fork() == 0: sum(range(10**6)); os._exit(0)\nfor i in range(2): os.wait()";
-            assert!(python(&job, sum).status.success());
+            assert!(python(&job, sum).status.success() && !job.was_full());
             let usage = job.usage().unwrap();
             assert!(usage.cpu > Duration::from_millis(10), "{usage:?}");
             assert_eq!((usage.oom_kills, usage.forks_refused), (0, 0));
@@ -609,6 +703,7 @@ mod tests {
             job.begin(limits).unwrap();
             assert!(!python(&job, "bytearray(200 << 20)").status.success());
             assert_eq!(job.usage().unwrap().oom_kills, 1);
+            assert!(job.was_full());
             assert!(job.peak_bytes().unwrap() > 90 << 20);
 
             job.begin(JobLimits { memory_bytes: 200 << 20, ..limits }).unwrap();

@@ -8,8 +8,8 @@
 //!                                        Plan::seal: not inspectable, no_new_privs, filter
 //!                                  <──   says that it is ready, or which layer failed
 //! ```
-//! The tier `process` goes its own way from birth on: [`Plan::settle`] and [`Plan::seal_process`]. A later
-//! layer has its place here: a cgroup between birth and letting go in [`Plan::birth`].
+//! The tier `process` goes its own way from birth on: [`Plan::settle`] and [`Plan::seal_process`]. Cgroups
+//! are entered after sealing, by the thread that starts commands, over files that were opened before birth.
 
 use std::fs::{File, OpenOptions};
 use std::io;

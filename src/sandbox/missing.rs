@@ -78,6 +78,11 @@ impl Missing {
         Self { layer, said: format!("{what}: {error}"), remedy: remedy(layer, error, &Machine::look()) }
     }
 
+    /// No limits of a process tree by the kernel.
+    pub(crate) fn cgroup(said: String) -> Self {
+        Self::said(Layer::Cgroup, said)
+    }
+
     /// As [`Self::new`], where it is not the system that said it.
     pub(super) fn said(layer: Layer, said: String) -> Self {
         let remedy = remedy(layer, &io::Error::other(""), &Machine::look());
@@ -95,6 +100,8 @@ struct Machine {
     /// `kernel.apparmor_restrict_unprivileged_userns` is 1 (Ubuntu).
     apparmor: bool,
     container: bool,
+    /// The controllers of memory are in cgroup version 2.
+    version_2: bool,
 }
 
 impl Machine {
@@ -105,6 +112,8 @@ impl Machine {
             only_privileged: is("/proc/sys/kernel/unprivileged_userns_clone", "0"),
             apparmor: is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
             container: Path::new("/.dockerenv").exists() || Path::new("/run/.containerenv").exists(),
+            version_2: fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+                .is_ok_and(|there| there.split_whitespace().any(|one| one == "memory")),
         }
     }
 }
@@ -149,8 +158,14 @@ fn remedy(layer: Layer, error: &io::Error, machine: &Machine) -> String {
         Layer::Interpreter => {
             "set python.interpreter to a Python that an ordinary user can run, and sandbox.binds to what it needs beside its own prefix".to_owned()
         }
+        Layer::Cgroup if machine.version_2 => {
+            "on this host tier \"namespaces\" is the strongest of this version: limits of the tree are watched, and a memory and process limit of evalmill itself (systemd: MemoryMax=, TasksMax=; Docker: --memory, --pids-limit) is the backstop".to_owned()
+        }
+        Layer::Cgroup if machine.container => {
+            "start the container as root with --cgroupns=private and -v /sys/fs/cgroup:/sys/fs/cgroup:rw, so that the cgroups of version 1 are writable; limits of the tree are watched meanwhile".to_owned()
+        }
         Layer::Cgroup => {
-            "limits of the tree are sampled meanwhile; give evalmill itself a memory and process limit".to_owned()
+            "start evalmill as root (below systemd: `systemd-run --scope -p Delegate=yes evalmill …`), where the controllers memory, pids and cpuacct of cgroup version 1 are mounted writable; limits of the tree are watched meanwhile".to_owned()
         }
         _ => "start evalmill where namespaces can be made: on a host, or in a container that allows it".to_owned(),
     }
@@ -181,5 +196,14 @@ mod tests {
         let remedy = remedy(Layer::Namespaces, &io::Error::from_raw_os_error(code), &machine);
         assert!(remedy.contains(says), "{remedy}");
         assert!(!remedy.contains("privileged=true"));
+    }
+
+    #[rstest]
+    #[case(Machine::default(), "systemd-run --scope -p Delegate=yes")]
+    #[case(Machine { container: true, ..Machine::default() }, "--cgroupns=private")]
+    #[case(Machine { version_2: true, container: true, ..Machine::default() }, "MemoryMax=")]
+    fn a_remedy_for_limits(#[case] machine: Machine, #[case] says: &str) {
+        let error = io::Error::from_raw_os_error(libc::EACCES);
+        assert!(remedy(Layer::Cgroup, &error, &machine).contains(says));
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! | tier | what is guaranteed |
 //! |---|---|
+//! | `full` | as `namespaces`, and the kernel limits and counts memory, processes and CPU time of the whole tree (`cgroup`), files in memory included |
 //! | `namespaces` | a program reaches nothing of the host but read-only trees that hold no secret; what it leaves dies with its box; limits of its tree are sampled |
 //! | `process` | a program opens read-only trees, its own box and nothing else; it makes no sockets but connected pairs; limits of its tree are sampled, disk only for each file |
 //! | `none` | nothing: sessions, resource limits and timeouts |
@@ -17,15 +18,16 @@
 //! `sandbox.require` that is an error of start, and nothing is skipped silently.
 //!
 //! What this does not do:
-//! - limits by cgroups (tier `full`), which are not made yet;
+//! - limits by cgroups of version 2;
 //! - in the tier `process`: a `/tmp`, `/dev/shm` or loopback interface (so no POSIX semaphores, which
 //!   `multiprocessing` needs), files of `/proc` that speak of processes, `/etc/passwd`; a limit of all files together;
 //!   hiding that files and processes exist. Programs of an ordinary user are that user: they can change modes,
 //!   times and attributes of its files, whose content they can neither read nor write; before Linux 6.12 they can
 //!   signal its processes, which is said as a missing layer. Memory of programs is estimated where root lacks
 //!   CAP_SYS_PTRACE;
-//! - count what is written to the tmpfs as a program's memory: its size is limited instead;
-//! - hide how busy the machine is, the names of the host's devices in `/proc/self/mountinfo`, or locks and
+//! - below tier `full`, count what is written to the tmpfs as a program's memory: its size is limited instead;
+//! - hide how busy the machine is, the names of the host's devices in `/proc/self/mountinfo` and of its own groups
+//!   in `/proc/self/cgroup` (with the launcher's process number), or locks and
 //!   watches that programs of several workers put on files of a tree that both see;
 //! - drop the supplementary groups of an ordinary user: the kernel does not allow it. No file that
 //!   they could open is shown;
@@ -62,14 +64,14 @@ pub use policy::{BOX_DIR, PROGRAM_ID, Policy};
 pub use trees::Trees;
 
 /// The strongest tier that this version makes.
-const STRONGEST: Tier = Tier::Namespaces;
+const STRONGEST: Tier = Tier::Full;
 
 /// A tier that is asked for cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TierError {
     /// It does not exist yet.
     #[error(
-        "{setting} asks for isolation tier \"{}\", which this version does not have: \"{}\" is its strongest, and \"none\" the other one",
+        "{setting} asks for isolation tier \"{}\", which this version does not have: it has \"{}\", \"namespaces\" and \"none\"",
         asked.name(), STRONGEST.name()
     )]
     Unknown {
@@ -128,15 +130,8 @@ fn list(missing: &[Missing]) -> String {
 /// the weakest tier where `sandbox.require` leaves that to the command.
 ///
 /// # Errors
-/// A tier that this version does not make, or less than is required.
+/// Less is asked for than is required.
 pub fn wanted(settings: &Sandbox, least: Tier) -> Result<Option<Policy>, TierError> {
-    let asked = [("sandbox.tier", settings.tier.tier()), ("sandbox.require", settings.require.tier())];
-    for (setting, tier) in asked {
-        match tier {
-            Some(asked) if asked > STRONGEST => return Err(TierError::Unknown { setting, asked }),
-            _ => {}
-        }
-    }
     let by_command = settings.require == TierChoice::Auto;
     let least = settings.require.tier().unwrap_or(least);
     if let Some(tier) = settings.tier.tier().filter(|tier| *tier < least) {
@@ -187,21 +182,21 @@ pub fn suffices(
     Ok(())
 }
 
-/// What a tier does not have that the strongest has.
-#[must_use]
-pub fn beyond(tier: Tier) -> Option<Missing> {
-    (tier > Tier::None).then(|| Missing::said(Layer::Cgroup, "this version makes no cgroups".to_owned()))
-}
-
 /// What a person is told once at start, in one line.
 #[must_use]
 pub fn notice(tier: Tier, network: bool, missing: &[Missing]) -> String {
     let name = tier.name();
     if tier >= Tier::Namespaces {
         let network = if network { "the host's network" } else { "no network" };
-        return format!(
+        let mut text = format!(
             "isolation tier \"{name}\": programs see read-only system files, their own box and processes, and {network}"
         );
+        if let Some(missing) = missing.first() {
+            text.push_str(&format!(
+                "; their limits are watched, not enforced by the kernel (missing {missing})"
+            ));
+        }
+        return text;
     }
     let mut text = if tier == Tier::Process {
         let network = if network { "the host's network" } else { "no network" };
@@ -230,9 +225,6 @@ mod tests {
     fn more_than_there_is_is_refused_by_name() {
         let mut sandbox = Settings::default().sandbox;
         assert!(wanted(&sandbox, Tier::Process).unwrap().is_some());
-        sandbox.require = TierChoice::Full;
-        let error = wanted(&sandbox, Tier::Process).unwrap_err().to_string();
-        assert!(error.contains("sandbox.require") && error.contains("\"full\""), "{error}");
         sandbox =
             crate::config::Sandbox { binds: vec!["/no/such/tree".into()], ..Settings::default().sandbox };
         let error = wanted(&sandbox, Tier::Process).unwrap_err().to_string();

@@ -12,7 +12,8 @@ use super::launcher::remove;
 use super::packet;
 use super::protocol::WorkerPolicy;
 use crate::config::{Tier, TierChoice};
-use crate::sandbox::{Born, Ids, Layer, Missing, Plan, Policy, Trees, beyond};
+use crate::sandbox::cgroup::Cgroups;
+use crate::sandbox::{Born, Ids, Layer, Missing, Plan, Policy, Trees};
 
 /// How long the throw-away worker may take.
 const PROBE_LIMIT: Timespec = Timespec { tv_sec: 8, tv_nsec: 0 };
@@ -26,6 +27,8 @@ pub(super) struct Isolation {
     /// What keeps it from being more.
     pub(super) missing: Vec<Missing>,
     walls: Option<Walls>,
+    /// Where programs are counted and limited.
+    cgroups: Option<Box<Cgroups>>,
 }
 
 #[derive(Clone)]
@@ -52,7 +55,7 @@ pub(super) struct BornWorker {
 
 impl Isolation {
     fn none(missing: Vec<Missing>) -> Self {
-        Self { tier: Tier::None, missing, walls: None }
+        Self { tier: Tier::None, missing, walls: None, cgroups: None }
     }
 
     /// Tries the strongest tier that `policy` asks for.
@@ -62,35 +65,65 @@ impl Isolation {
             Ok(walls) => walls,
             Err(missing) => return Start::Ready(Self::none(vec![missing])),
         };
-        let mut missing = Vec::new();
-        if sandbox.choice == TierChoice::Process {
-            missing.push(not_asked_for());
+        let (mut missing, mut cgroups) = (Vec::new(), None);
+        match sandbox.choice {
+            TierChoice::Process => missing.push(not_asked_for()),
+            TierChoice::Auto | TierChoice::Full => match Cgroups::create() {
+                Ok(made) => cgroups = Some(Box::new(made)),
+                Err(error) => missing.push(Missing::cgroup(error.to_string())),
+            },
+            TierChoice::Namespaces | TierChoice::None => {}
         }
         // Weaker ones than what is asked for are tried, too: the error says what can be had.
-        let tiers = [Tier::Namespaces, Tier::Process];
-        for tier in tiers.into_iter().skip(missing.len()) {
-            // An ordinary user, and root without all of its rights, has one id only.
-            let first = usize::from(!rustix::process::geteuid().is_root());
-            for own_ids in [true, false].into_iter().skip(first) {
-                let plan = Plan { tier, ..walls.plan.clone() };
-                let walls = Walls { plan, own_ids };
-                match walls.probe(policy, own) {
-                    None => return Start::Probe,
-                    Some(Ok(lacks)) => {
-                        missing.extend(lacks.into_iter().chain(beyond(tier)));
-                        return Start::Ready(Self { tier, missing, walls: Some(walls) });
-                    }
-                    Some(Err(one)) => {
-                        let of_ids = matches!(one.layer, Layer::Ids | Layer::Privileges);
-                        missing.push(one);
-                        if !of_ids {
-                            break;
-                        }
-                    }
+        let mut tier = match sandbox.choice {
+            TierChoice::Process => Some(Tier::Process),
+            _ if cgroups.is_some() => Some(Tier::Full),
+            _ => Some(Tier::Namespaces),
+        };
+        while let Some(trying) = tier {
+            match walls.any(trying, policy, own, cgroups.as_deref()) {
+                None => return Start::Probe,
+                Some(Ok((walls, lacks))) => {
+                    missing.extend(lacks);
+                    // With namespaces, cgroups alone are more.
+                    missing.retain(|one: &Missing| trying == Tier::Process || one.layer == Layer::Cgroup);
+                    missing.sort_by_key(|one| one.layer == Layer::Cgroup);
+                    return Start::Ready(Self { tier: trying, missing, walls: Some(walls), cgroups });
+                }
+                Some(Err(failed)) => {
+                    let of_groups = failed.iter().any(|one| one.layer == Layer::Cgroup);
+                    missing.extend(failed);
+                    tier = match trying {
+                        Tier::Full if of_groups => Some(Tier::Namespaces),
+                        Tier::Full | Tier::Namespaces => Some(Tier::Process),
+                        Tier::Process | Tier::None => None,
+                    };
                 }
             }
+            if let Some(unused) = cgroups.take() {
+                unused.end();
+            }
         }
+        // What keeps it from any tier stands first.
+        missing.sort_by_key(|one| one.layer == Layer::Cgroup);
         Start::Ready(Self::none(missing))
+    }
+
+    /// Whether nothing is left of a worker that has ended; else to be asked again.
+    pub(super) fn forget(&self, worker: u64) -> bool {
+        self.cgroups.as_ref().is_none_or(|cgroups| cgroups.remove(worker))
+    }
+
+    /// Whether nothing is left of launchers before this one.
+    pub(super) fn sweep(&self) -> bool {
+        self.cgroups.as_ref().is_none_or(|cgroups| cgroups.sweep())
+    }
+
+    /// After the last worker.
+    pub(super) fn end(&self) {
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.end();
+        }
     }
 
     /// Makes a worker behind walls; `None`: workers are made without. In the worker the answer is what it has to do.
@@ -99,7 +132,7 @@ impl Isolation {
         own: Pid,
         worker: u64,
     ) -> Option<Result<Result<BornWorker, Newborn>, Missing>> {
-        self.walls.as_ref().map(|walls| walls.birth(own, worker))
+        self.walls.as_ref().map(|walls| walls.birth(own, worker, self.cgroups.as_deref()))
     }
 }
 
@@ -109,7 +142,42 @@ impl Walls {
         Ok(Self { plan: Plan { policy: sandbox.clone(), trees, tier: Tier::Namespaces }, own_ids: true })
     }
 
-    fn birth(&self, own: Pid, worker: u64) -> Result<Result<BornWorker, Newborn>, Missing> {
+    /// Tries these walls for `tier`, with ids of the worker's own or without; the first that work, and what
+    /// they lack. `None`: this is the throw-away worker.
+    fn any(
+        &self,
+        tier: Tier,
+        policy: &WorkerPolicy,
+        own: Pid,
+        cgroups: Option<&Cgroups>,
+    ) -> Option<Result<(Self, Option<Missing>), Vec<Missing>>> {
+        let mut failed = Vec::new();
+        // An ordinary user, and root without all of its rights, has one id only.
+        let first = usize::from(!rustix::process::geteuid().is_root());
+        for own_ids in [true, false].into_iter().skip(first) {
+            // Cgroups do not change the walls.
+            let plan = Plan { tier: tier.min(Tier::Namespaces), ..self.plan.clone() };
+            let walls = Self { plan, own_ids };
+            match walls.probe(policy, own, cgroups)? {
+                Ok(lacks) => return Some(Ok((walls, lacks))),
+                Err(one) => {
+                    let of_ids = matches!(one.layer, Layer::Ids | Layer::Privileges);
+                    failed.push(one);
+                    if !of_ids {
+                        break;
+                    }
+                }
+            }
+        }
+        Some(Err(failed))
+    }
+
+    fn birth(
+        &self,
+        own: Pid,
+        worker: u64,
+        cgroups: Option<&Cgroups>,
+    ) -> Result<Result<BornWorker, Newborn>, Missing> {
         let process = |what: &str, error: std::io::Error| Missing {
             layer: Layer::Process,
             said: format!("{what}: {error}"),
@@ -118,8 +186,21 @@ impl Walls {
         let ids = if self.own_ids { Ids::own(own, worker) } else { Ids::single()? };
         let ids = if self.plan.tier == Tier::Process { ids.on_host() } else { ids };
         let (ours, theirs) = packet::pair().map_err(|error| process("a socket", error))?;
-        let Some(born) = self.plan.birth(ids)? else {
-            return Ok(Err(Newborn { plan: self.plan.clone(), ids, worker, control: theirs }));
+        let job = match cgroups.map(|cgroups| cgroups.job(worker)).transpose() {
+            Ok(job) => job.map(Box::new),
+            Err(error) => return Err(Missing::cgroup(error.to_string())),
+        };
+        let born = match self.plan.birth(ids) {
+            Ok(Some(born)) => born,
+            Ok(None) => {
+                return Ok(Err(Newborn { plan: self.plan.clone(), ids, worker, control: theirs, job }));
+            }
+            Err(missing) => {
+                if let Some(cgroups) = cgroups {
+                    cgroups.remove_soon(worker);
+                }
+                return Err(missing);
+            }
         };
         let go = packet::encode(&1u8).map_err(|error| process("a packet", error))?;
         // One that has already ended is found by its pidfd.
@@ -128,12 +209,17 @@ impl Walls {
     }
 
     /// Whether all of it works, and what it lacks; `None`: this is the throw-away worker.
-    fn probe(&self, policy: &WorkerPolicy, own: Pid) -> Option<Result<Option<Missing>, Missing>> {
+    fn probe(
+        &self,
+        policy: &WorkerPolicy,
+        own: Pid,
+        cgroups: Option<&Cgroups>,
+    ) -> Option<Result<Option<Missing>, Missing>> {
         let lacks = match self.plan.shortfall(self.own_ids) {
             Ok(lacks) => lacks,
             Err(missing) => return Some(Err(missing)),
         };
-        let child = match self.birth(own, PROBE) {
+        let child = match self.birth(own, PROBE, cgroups) {
             Ok(Ok(child)) => child,
             Ok(Err(newborn)) => {
                 newborn.probe(policy.clone());
@@ -162,6 +248,9 @@ impl Walls {
         let _ = rustix::io::retry_on_intr(|| {
             rustix::process::waitpid(Some(child.born.pid), WaitOptions::empty())
         });
+        if let Some(cgroups) = cgroups {
+            cgroups.remove_soon(PROBE);
+        }
         if self.plan.tier == Tier::Process {
             remove(&policy.scratch_dir, OUTSIDE);
             remove(&policy.scratch_dir, &format!("w{PROBE}"));

@@ -194,6 +194,7 @@ impl Launcher {
             }
             self.sweep();
             if !readable {
+                let _ = self.isolation.sweep();
                 continue;
             }
             match self.handle() {
@@ -375,9 +376,11 @@ impl Launcher {
         for _ in 0..64 {
             let orphans = self.orphans();
             if orphans.is_empty() {
-                for worker in self.dead.drain(..) {
-                    remove(&self.policy.scratch_dir, &format!("w{worker}"));
-                }
+                let (isolation, scratch_dir) = (&self.isolation, &self.policy.scratch_dir);
+                self.dead.retain(|worker| {
+                    remove(scratch_dir, &format!("w{worker}"));
+                    !isolation.forget(*worker)
+                });
                 return;
             }
             let mut reaped = false;
@@ -410,6 +413,11 @@ impl Launcher {
     /// The end: workers get their time, then everything below is killed, and the scratch
     /// directory goes.
     fn end(&mut self, code: i32) -> i32 {
+        // One that was not passed on would wait for a supervisor until it is killed.
+        for child in self.workers.values_mut().filter(|child| matches!(child.stage, Stage::Born { .. })) {
+            let _ = rustix::process::pidfd_send_signal(&child.pidfd, Signal::KILL);
+            child.stage = Stage::Failed;
+        }
         let until = Instant::now() + FAREWELL;
         while !self.workers.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
@@ -437,6 +445,7 @@ impl Launcher {
         ) {
             remove(parent, name);
         }
+        self.isolation.end();
         code
     }
 

@@ -157,7 +157,7 @@ pub struct RunLimits {
     pub wall: Duration,
     /// CPU time summed over the tree.
     pub cpu: Duration,
-    /// Resident memory summed over the tree, in bytes.
+    /// Memory summed over the tree, in bytes: resident, or all that the kernel accounts for.
     pub memory_bytes: u64,
     /// Bytes of each output stream; one more ends the command.
     pub output_bytes: u64,
@@ -184,7 +184,7 @@ pub enum Ended {
     MemoryLimit,
     /// Killed at the output limit of a stream.
     OutputLimit,
-    /// Killed at the process limit.
+    /// Killed at the process limit, or kept below it and come to no good end.
     ProcessLimit,
     /// `argv[0]` missing or not executable, or refused by the kernel (argument list too long, no
     /// interpreter): the program's own fault.
@@ -204,9 +204,10 @@ pub struct Ran {
     pub signal: Option<i32>,
     /// Wall time from just before the fork to the main process's end.
     pub elapsed: Duration,
-    /// User plus system time over the tree, from wait4 of everything that was reaped.
+    /// User plus system time over the tree: the kernel's account, else from wait4 of everything that was reaped.
     pub cpu: Duration,
-    /// Largest peak resident size of any one process of the tree, in bytes.
+    /// Largest peak resident size of any one process of the tree, or the peak of the kernel's account where that
+    /// is more, in bytes.
     pub max_rss_bytes: u64,
     /// Standard output, at most `output_bytes` of it.
     #[serde(with = "serde_bytes")]

@@ -120,7 +120,9 @@ fn a_table_for_people_says_the_same() {
     let examined = examine(&[], &[], &[]);
     assert_eq!((examined.code, &*examined.stderr), (Some(0), ""), "{}", examined.told());
     assert!(examined.stdout.lines().all(|line| line.chars().count() < 80), "{}", examined.told());
-    for part in ["network      ok ", " system calls are refused", "required by run: process, by serve: namespaces"] {
+    for part in
+        ["network      ok ", " system calls are refused", "required by run: process, by serve: namespaces"]
+    {
         assert!(examined.stdout.contains(part), "{part}\n{}", examined.told());
     }
 }

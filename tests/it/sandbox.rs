@@ -1,12 +1,14 @@
-//! Hostile programs in the tier `namespaces`: what they try, and that the next program notices nothing.
+//! Hostile programs behind walls: what they try, and that the next program notices nothing.
 //!
-//! As root every test runs twice: with ids of its own for each worker, and as an ordinary user.
+//! As root every test runs three times: with ids of its own for each worker, the same in tier `full`, and as
+//! an ordinary user.
 
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -18,8 +20,29 @@ use crate::support::{eventually, humaneval, processes_with};
 pub(crate) enum Who {
     /// Whoever runs the tests.
     Tester,
+    /// The same, in tier `full`; where that cannot be had, in `namespaces` again.
+    Full,
     /// `nobody`, where the tests run as root.
     Nobody,
+}
+
+fn tier(who: Who) -> &'static str {
+    static FULL: OnceLock<bool> = OnceLock::new();
+    let can = || {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = Command::new(env!("CARGO_BIN_EXE_evalmill"))
+            .args(["run", "/dev/null"])
+            .env("EXEC_TMP_DIR", scratch.path())
+            .env("EVALMILL__SANDBOX__TIER", "full")
+            .output()
+            .unwrap();
+        let full = run.status.success();
+        if !full {
+            eprintln!("not run in tier full: {}", String::from_utf8_lossy(&run.stderr));
+        }
+        full
+    };
+    if who == Who::Full && *FULL.get_or_init(can) { "full" } else { "namespaces" }
 }
 
 fn command(who: Who, scratch: &Path) -> Command {
@@ -37,7 +60,7 @@ fn command(who: Who, scratch: &Path) -> Command {
         .env("EXEC_TMP_DIR", scratch)
         .env_remove("EVALMILL_CONFIG")
         .env("EVALMILL_TEST_SECRET", "in the service");
-    command.env("EVALMILL__SANDBOX__TIER", "namespaces");
+    command.env("EVALMILL__SANDBOX__TIER", tier(who));
     command
 }
 
@@ -76,7 +99,7 @@ fn run(who: Who, rows: &[Value], args: &[&str]) -> (Vec<Value>, String) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(scratch.path().to_str().unwrap()), "{mounts}");
     for result in &results {
-        assert_eq!(result["worker"]["tier"], "namespaces", "{result}\n{stderr}");
+        assert_eq!(result["worker"]["tier"], tier(who), "{result}\n{stderr}");
     }
     (results, stderr)
 }
@@ -321,7 +344,7 @@ assert time.monotonic() - begun < 2
 assert [line.split(':')[0].strip() for line in open('/proc/net/dev').readlines()[2:]] == ['lo']
 "
 )]
-fn hostile(#[values(Who::Tester, Who::Nobody)] who: Who, #[case] source: &str) {
+fn hostile(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who, #[case] source: &str) {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::set_permissions(secret.path(), std::fs::Permissions::from_mode(0o666)).unwrap();
     std::fs::write(secret.path(), "secret").unwrap();
@@ -358,7 +381,11 @@ fn hostile(#[values(Who::Tester, Who::Nobody)] who: Who, #[case] source: &str) {
     "exited"
 )]
 #[case::stopped("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "wall_limit")]
-fn limits(#[values(Who::Tester, Who::Nobody)] who: Who, #[case] source: &str, #[case] termination: &str) {
+fn limits(
+    #[values(Who::Tester, Who::Full, Who::Nobody)] who: Who,
+    #[case] source: &str,
+    #[case] termination: &str,
+) {
     let mut hostile = python(source);
     hostile["limits"] = json!({"timeout": 3, "memory_mb": 200});
     let (results, stderr) = run(who, &[hostile, python(CLEAN)], &[]);
@@ -368,7 +395,7 @@ fn limits(#[values(Who::Tester, Who::Nobody)] who: Who, #[case] source: &str, #[
 }
 
 #[rstest]
-fn loopback_works_and_its_port_is_free_for_the_next(#[values(Who::Tester, Who::Nobody)] who: Who) {
+fn loopback_works_and_its_port_is_free_for_the_next(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who) {
     let source = "
 import socket, threading
 server = socket.socket()
@@ -395,7 +422,7 @@ v6.bind(('::1', 8081))
 
 #[cfg(target_arch = "x86_64")]
 #[rstest]
-fn refused_calls_answer_an_errno(#[values(Who::Tester, Who::Nobody)] who: Who) {
+fn refused_calls_answer_an_errno(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who) {
     let source = "
 import ctypes, errno, mmap, os
 libc = ctypes.CDLL(None, use_errno=True)
@@ -443,7 +470,7 @@ assert machine(b'\\xb8\\x27\\x00\\x00\\x00\\x0f\\x05\\xc3') == os.getpid()
 }
 
 #[rstest]
-fn a_compiler_works_unconfigured(#[values(Who::Tester, Who::Nobody)] who: Who) {
+fn a_compiler_works_unconfigured(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who) {
     if !Path::new("/usr/bin/cc").exists() {
         eprintln!("not run: there is no /usr/bin/cc");
         return;
@@ -458,7 +485,7 @@ fn a_compiler_works_unconfigured(#[values(Who::Tester, Who::Nobody)] who: Who) {
 }
 
 #[rstest]
-fn a_killed_worker_leaves_nothing(#[values(Who::Tester, Who::Nobody)] who: Who) {
+fn a_killed_worker_leaves_nothing(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who) {
     let scratch = tempfile::tempdir().unwrap();
     let marker = format!("93{}", std::process::id());
     let marker = format!("{marker}{}", who as u8);
@@ -487,7 +514,7 @@ fn a_killed_worker_leaves_nothing(#[values(Who::Tester, Who::Nobody)] who: Who) 
 }
 
 #[rstest]
-fn the_worker_holds_nothing_of_the_host(#[values(Who::Tester, Who::Nobody)] who: Who) {
+fn the_worker_holds_nothing_of_the_host(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who) {
     if !rustix::process::geteuid().is_root() {
         eprintln!("not run: only root may look at the worker's descriptors");
         return;
@@ -519,15 +546,18 @@ fn the_worker_holds_nothing_of_the_host(#[values(Who::Tester, Who::Nobody)] who:
             "/box",
             "/tmp",
             "/proc/1/clear_refs",
+            // Of its own group, and none of them can move a process.
+            "/sys/fs/cgroup/",
         ];
         assert!(
             known.iter().any(|known| target.starts_with(known))
                 && !target.contains(scratch.path().to_str().unwrap()),
             "{target}"
         );
+        assert!(!target.ends_with("/tasks") && !target.ends_with("/cgroup.procs"), "{target}");
         open.push(target);
     }
-    assert!(open.len() < 20, "{open:?}");
+    assert!(open.len() < 28, "{open:?}");
     for link in ["root", "cwd"] {
         assert_eq!(std::fs::read_link(format!("/proc/{worker}/{link}")).unwrap(), Path::new("/"));
     }
@@ -540,7 +570,7 @@ fn the_worker_holds_nothing_of_the_host(#[values(Who::Tester, Who::Nobody)] who:
 }
 
 #[rstest]
-fn an_interpreter_of_its_own_is_followed(#[values(Who::Tester, Who::Nobody)] who: Who) {
+fn an_interpreter_of_its_own_is_followed(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who) {
     // Below a private directory where the tester is root, who may go there.
     let dir = tempfile::tempdir().unwrap();
     let mode = if who == Who::Tester { 0o700 } else { 0o755 };
@@ -581,7 +611,7 @@ open('/tmp/left', 'w')
 }
 
 #[rstest]
-fn humaneval_passes_inside(#[values(Who::Tester, Who::Nobody)] who: Who) {
+fn humaneval_passes_inside(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who) {
     let scratch = tempfile::tempdir().unwrap();
     let problems = tempfile::tempdir().unwrap();
     std::fs::set_permissions(problems.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

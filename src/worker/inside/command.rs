@@ -4,6 +4,8 @@
 //! supervisor's socket, and samples the tree against its limits. The command ends with its main
 //! process: whatever else still runs is killed, and pipes are drained without waiting for their
 //! holders. When [`run`] returns, no process of the command is left, or it says so.
+//!
+//! Where the kernel counts what the tree uses (`account`), that is asked instead of `/proc`, and once more at the end.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
+use super::account::{self, Account};
 use super::box_dir::BoxDir;
 use super::spawn::{SpawnError, Spawner, Started};
 use super::tree::{self, Reaped};
@@ -21,7 +24,7 @@ use crate::worker::protocol::{Ended, Ran, Run, RunLimits};
 
 /// When the tree is first sampled: most commands are over by then and never pay for it.
 const FIRST_SAMPLE: Duration = Duration::from_millis(50);
-/// Between two samples, each of which costs a scan of `/proc`.
+/// Between two samples, each of which costs a scan of `/proc` where the kernel does not count.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// How long the killing of a tree may take.
 pub(crate) const KILL_BOUND: Duration = Duration::from_secs(5);
@@ -100,21 +103,28 @@ pub(crate) fn run(
 ) -> Outcome {
     chunk.resize(CHUNK_BYTES, 0);
     let begun = Instant::now();
+    let not_run = |ended: Ended, clean| {
+        let witnessed = run.witness.as_ref().map(|_| false);
+        let ran = Ran { ended, elapsed: begun.elapsed(), witnessed, ..nothing() };
+        Outcome::Ran(Box::new(ran), clean)
+    };
+    if let Some(Err(error)) = spawner.account.as_mut().map(|account| account.begin(&run.limits)) {
+        // Something of an earlier program is still there, or the group is not.
+        return not_run(Ended::Failed(error.to_string()), Err(error.to_string()));
+    }
     let started = match spawner.start(run, in_box) {
         Ok(started) => started,
-        Err(error) => {
-            let ended = match error {
-                SpawnError::NotStarted(reason) => Ended::NotStarted(reason),
-                SpawnError::Failed(reason) => Ended::Failed(reason),
-            };
-            let witnessed = run.witness.as_ref().map(|_| false);
-            let ran = Ran { ended, elapsed: begun.elapsed(), witnessed, ..nothing() };
-            return Outcome::Ran(Box::new(ran), Ok(()));
+        Err(SpawnError::NotStarted(reason)) => return not_run(Ended::NotStarted(reason), Ok(())),
+        // Full with files of the command before it.
+        Err(SpawnError::Failed(_)) if spawner.account.as_ref().is_some_and(Account::was_full) => {
+            return not_run(Ended::MemoryLimit, Ok(()));
         }
+        Err(SpawnError::Failed(reason)) => return not_run(Ended::Failed(reason), Ok(())),
     };
     let Started { pid, pidfd, stdin, stdout, stderr, witness } = started;
     let mut job = Job {
         limits: &run.limits,
+        account: spawner.account.as_ref(),
         begun,
         reaped: Reaped::new(pid),
         stdin: Some(stdin),
@@ -151,6 +161,8 @@ enum Stop {
 
 struct Job<'a> {
     limits: &'a RunLimits,
+    /// Where the kernel counts; else the tree is looked at.
+    account: Option<&'a Account>,
     begun: Instant,
     reaped: Reaped,
     stdin: Option<OwnedFd>,
@@ -238,23 +250,23 @@ impl Job<'_> {
         if self.reaped.status.is_some() {
             return Some(Stop::MainEnded);
         }
-        let usage = tree::usage();
-        let cpu = usage.cpu + self.reaped.cpu;
         let limits = self.limits;
-        let ended = if usage.count > u64::from(limits.processes) {
-            Some(Ended::ProcessLimit)
-        } else if cpu > limits.cpu {
-            Some(Ended::CpuLimit)
-        } else if usage.rss_bytes > limits.memory_bytes && usage.own_memory_bytes() > limits.memory_bytes {
-            Some(Ended::MemoryLimit)
-        } else {
-            None
+        let mut tree = None;
+        let (cpu, ended) = match self.account.map(Account::usage) {
+            Some(Ok(usage)) => (usage.cpu, account::over(&usage, limits)),
+            Some(Err(error)) => (Duration::ZERO, Some(Ended::Failed(error.to_string()))),
+            None => {
+                let usage = tree.insert(tree::usage());
+                let cpu = usage.cpu + self.reaped.cpu;
+                (cpu, over(usage, cpu, limits))
+            }
         };
         if let Some(ended) = ended {
             return Some(Stop::Limit(ended));
         }
         if at_wall {
-            match extended(limits.wall, self.wall, cpu, usage.run_delay()) {
+            let delay = tree.unwrap_or_else(tree::usage).run_delay();
+            match extended(limits.wall, self.wall, cpu, delay) {
                 Some(wall) => (self.wall, self.contended) = (wall, true),
                 None => return Some(Stop::Limit(Ended::WallLimit)),
             }
@@ -284,13 +296,25 @@ impl Job<'_> {
             (None, None, Some(signal)) => Ended::Signalled(signal),
             (None, None, None) => Ended::Failed("the process ended without a status".to_owned()),
         };
+        let (mut cpu, mut max_rss_bytes) = (self.reaped.cpu, self.reaped.max_rss_bytes);
+        let mut ended = ended;
+        if let Some(account) = self.account {
+            match account.usage() {
+                Ok(usage) => {
+                    cpu = usage.cpu;
+                    ended = account::judged(ended, &usage, || account.was_full());
+                }
+                Err(error) => ended = Ended::Failed(error.to_string()),
+            }
+            max_rss_bytes = max_rss_bytes.max(account.peak_bytes());
+        }
         Ran {
             ended,
             exit_code,
             signal,
             elapsed,
-            cpu: self.reaped.cpu,
-            max_rss_bytes: self.reaped.max_rss_bytes,
+            cpu,
+            max_rss_bytes,
             stdout: self.stdout.kept,
             stderr: self.stderr.kept,
             stdout_truncated: self.stdout.truncated,
@@ -298,6 +322,19 @@ impl Job<'_> {
             witnessed,
             contended: self.contended,
         }
+    }
+}
+
+/// The limit that a tree is over, where it has to be looked at.
+fn over(usage: &tree::Usage, cpu: Duration, limits: &RunLimits) -> Option<Ended> {
+    if usage.count > u64::from(limits.processes) {
+        Some(Ended::ProcessLimit)
+    } else if cpu > limits.cpu {
+        Some(Ended::CpuLimit)
+    } else if usage.rss_bytes > limits.memory_bytes && usage.own_memory_bytes() > limits.memory_bytes {
+        Some(Ended::MemoryLimit)
+    } else {
+        None
     }
 }
 

@@ -1,9 +1,12 @@
-//! The worker: a single-threaded process that runs one command at a time in one box at a time.
+//! The worker: a process that runs one command at a time in one box at a time.
+//!
+//! One thread does all of it. In tier `full` that is the second, and the first only waits for it (`newborn`).
 //!
 //! Everything that descends from it is the current command's, because it is a child subreaper, or the first
 //! process of its pid namespace, and starts nothing else. It lives for its supervisor's socket: when that closes, at any moment, the
 //! tree is killed, the scratch directory removed, and the process ends.
 
+mod account;
 mod box_dir;
 mod command;
 mod exec;
@@ -41,11 +44,15 @@ pub const EXIT_PROTOCOL: i32 = 3;
 /// child subreaper, and reaps every child. `newborn`: it is to be a worker in a sandbox.
 #[must_use]
 pub fn worker_main(socket: UnixStream, worker: u64, policy: WorkerPolicy, newborn: Option<Newborn>) -> i32 {
-    let settled = match newborn {
-        Some(newborn) => newborn.settle(policy),
-        None => unprotected(worker, policy),
+    let code = match newborn {
+        Some(newborn) => newborn.live(policy, |settled| serve(socket, settled)),
+        None => unprotected(worker, policy).map(|settled| serve(socket, settled)),
     };
-    let Some(Settled { home, spawner, shared }) = settled else { return EXIT_SETUP };
+    code.unwrap_or(EXIT_SETUP)
+}
+
+fn serve(socket: UnixStream, settled: Settled) -> i32 {
+    let Settled { home, spawner, shared } = settled;
     let idle = Idle { socket, home, shared, spawner, dirty: None, chunk: Vec::new() };
     let (code, last) = idle.serve();
     // Whatever happened, nothing may stay behind. A failure has no listener; the launcher's own

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::account::{self, Account};
 use super::box_dir::Home;
 use super::command::{self, Outcome};
 use super::reap;
@@ -15,6 +16,7 @@ use super::shared::{EMPTIED, Shared};
 use super::spawn::{Confined, Spawner};
 use super::wipe;
 use crate::config::Tier;
+use crate::sandbox::cgroup::Job;
 use crate::sandbox::{BOX_DIR, Ids, Layer, Missing, Plan};
 use crate::worker::packet;
 use crate::worker::protocol::{Ended, Run, RunLimits, WorkerPolicy};
@@ -59,6 +61,8 @@ pub struct Newborn {
     pub worker: u64,
     /// Its end of the socket on which it is let go and answers, once.
     pub control: OwnedFd,
+    /// Where its commands are counted and limited; `None`: they are watched.
+    pub job: Option<Box<Job>>,
 }
 
 /// What a worker needs to serve.
@@ -68,37 +72,61 @@ pub(super) struct Settled {
     pub(super) shared: Vec<Shared>,
 }
 
+impl Settled {
+    fn with(mut self, account: Option<Account>) -> Self {
+        self.spawner.account = account;
+        self
+    }
+}
+
 impl Newborn {
-    /// Becomes a worker; `None`: it could not, and has said so.
-    pub(super) fn settle(self, policy: WorkerPolicy) -> Option<Settled> {
+    /// Becomes a worker and serves; `None`: it could not, and has said so.
+    pub(super) fn live(
+        mut self,
+        policy: WorkerPolicy,
+        serve: impl FnOnce(Settled) -> i32 + Send,
+    ) -> Option<i32> {
         if !self.wait() {
             return None;
         }
-        let settled = self.enter(policy);
-        let answer = settled.as_ref().map(|_| ()).map_err(Clone::clone);
-        self.answer(&answer);
-        settled.ok()
+        let job = self.job.take();
+        let served = self.enter(policy).and_then(|settled| {
+            runner(job, |account| {
+                self.answer(&Ok(()));
+                serve(settled.with(account))
+            })
+        });
+        match served {
+            Ok(code) => Some(code),
+            Err(missing) => {
+                self.answer(&Err(missing));
+                None
+            }
+        }
     }
 
     /// The throw-away worker that shows whether all of it works: runs the interpreter as a program would be run.
-    pub(crate) fn probe(self, policy: WorkerPolicy) {
+    pub(crate) fn probe(mut self, policy: WorkerPolicy) {
         if self.wait() {
-            let answer = self.try_out(policy);
-            self.answer(&answer);
+            let tried = self.try_out(policy);
+            self.answer(&tried);
         }
     }
 
-    fn try_out(&self, policy: WorkerPolicy) -> Result<(), Missing> {
-        if self.plan.tier != Tier::Process {
-            return self.enter(policy).and_then(|settled| run_interpreter(settled, &["pass"]));
-        }
-        let outside = policy.scratch_dir.join(OUTSIDE);
-        std::fs::write(&outside, "outside")
-            .and_then(|()| std::fs::set_permissions(&outside, Permissions::from_mode(0o666)))
-            .map_err(|error| failed(Layer::Process, format!("{}: {error}", outside.display())))?;
-        let network = if self.plan.policy.network { "network" } else { "no network" };
-        let arguments = [CONTROLS, &*outside.to_string_lossy(), network];
-        self.enter(policy).and_then(|settled| run_interpreter(settled, &arguments))
+    fn try_out(&mut self, policy: WorkerPolicy) -> Result<(), Missing> {
+        let arguments = if self.plan.tier == Tier::Process {
+            let outside = policy.scratch_dir.join(OUTSIDE);
+            std::fs::write(&outside, "outside")
+                .and_then(|()| std::fs::set_permissions(&outside, Permissions::from_mode(0o666)))
+                .map_err(|error| failed(Layer::Process, format!("{}: {error}", outside.display())))?;
+            let network = if self.plan.policy.network { "network" } else { "no network" };
+            vec![CONTROLS.to_owned(), outside.to_string_lossy().into_owned(), network.to_owned()]
+        } else {
+            vec!["pass".to_owned()]
+        };
+        let job = self.job.take();
+        let settled = self.enter(policy)?;
+        runner(job, |account| try_all(settled.with(account), &arguments))?
     }
 
     /// Until the launcher has written the ids; `false`: it is gone.
@@ -188,50 +216,101 @@ fn failed(layer: Layer, said: String) -> Missing {
     Missing { layer, said, remedy: "this is a defect of evalmill".to_owned() }
 }
 
-/// `arguments`: source, and what it is called with.
-fn run_interpreter(settled: Settled, arguments: &[&str]) -> Result<(), Missing> {
+/// Calls `work` where commands have to be started from: with a job, on a second thread, which is in its groups.
+///
+/// Groups of version 1 hold threads, but memory is charged to that of a process's first thread: that one stays outside
+/// and waits, so that what the worker keeps of its programs' outputs is not their memory.
+fn runner<T: Send>(
+    job: Option<Box<Job>>,
+    work: impl FnOnce(Option<Account>) -> T + Send,
+) -> Result<T, Missing> {
+    let Some(mut job) = job else { return Ok(work(None)) };
+    let missing =
+        |what: &'static str| move |error: std::io::Error| Missing::cgroup(format!("{what}: {error}"));
+    std::thread::scope(|scope| {
+        let inside = move || {
+            job.enter().map_err(missing("entering the groups of a worker"))?;
+            job.close();
+            Ok(work(Some(Account::new(job))))
+        };
+        let thread = std::thread::Builder::new()
+            .name("evalmill-runner".to_owned())
+            .spawn_scoped(scope, inside)
+            .map_err(missing("a second thread"))?;
+        // A panic was reported there; here it goes on.
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// What the throw-away worker does: a program that ends well (its source, and what it is called with) and,
+/// with an account, two that must not.
+fn try_all(settled: Settled, arguments: &[String]) -> Result<(), Missing> {
     let Settled { mut home, mut spawner, .. } = settled;
+    let is_counted = spawner.account.is_some();
     let missing = |said: String| {
         Missing {
         layer: Layer::Interpreter,
-        said: format!("it does not run in the sandbox: {said}"),
-        remedy: "set python.interpreter to one that an ordinary user can run, or sandbox.binds to what it needs beside its prefix".to_owned(),
+        said: format!("running it in a box: {said}"),
+        remedy: "set python.interpreter to a Python that an ordinary user can run, and sandbox.binds to what it needs beside its own prefix".to_owned(),
     }
     };
     let in_box = home.open(&[]).map_err(missing)?;
     let (control, _ours) = UnixStream::pair().map_err(|error| missing(error.to_string()))?;
-    let run = Run {
-        argv: ["python3", "-I", "-S", "-c"].iter().chain(arguments).map(|&word| word.to_owned()).collect(),
-        stdin: Vec::new(),
-        witness: None,
-        limits: RunLimits {
-            wall: PROBE_LIMIT,
-            cpu: PROBE_LIMIT,
-            memory_bytes: 1 << 30,
-            output_bytes: 4 << 10,
-            processes: 64,
-            file_bytes: 1 << 20,
-            open_files: 256,
-        },
-    };
-    match command::run(&mut spawner, &run, &in_box, &control, &mut Vec::new()) {
-        Outcome::Ran(ran, Ok(())) if ran.ended == Ended::Exited(0) => Ok(()),
-        Outcome::Ran(ran, clean) => {
-            let stderr = String::from_utf8_lossy(&ran.stderr);
-            let last = stderr.lines().last().unwrap_or_default();
-            let held_by = [(Layer::Landlock, "landlock: "), (Layer::Seccomp, "seccomp: ")];
-            if let Some((layer, said)) =
-                held_by.iter().find_map(|(layer, prefix)| Some((*layer, last.strip_prefix(prefix)?)))
-            {
-                return Err(Missing {
-                    layer,
-                    said: format!("it is in force, and a program could {said} all the same"),
-                    remedy: "report it with the version of the kernel".to_owned(),
-                });
+    // How it ended, its last words, and what is left of it.
+    let mut run = |arguments: &[String], memory_bytes: u64, processes: u32| {
+        let run = Run {
+            argv: ["python3", "-I", "-S", "-c"].map(str::to_owned).iter().chain(arguments).cloned().collect(),
+            stdin: Vec::new(),
+            witness: None,
+            limits: RunLimits {
+                wall: PROBE_LIMIT,
+                cpu: PROBE_LIMIT,
+                memory_bytes,
+                output_bytes: 4 << 10,
+                processes,
+                file_bytes: 1 << 20,
+                open_files: 256,
+            },
+        };
+        match command::run(&mut spawner, &run, &in_box, &control, &mut Vec::new()) {
+            Outcome::Ran(ran, clean) => {
+                let last = String::from_utf8_lossy(&ran.stderr).lines().last().unwrap_or_default().to_owned();
+                Ok((ran.ended, last, clean.err()))
             }
-            let unclean = clean.err().unwrap_or_default();
-            Err(missing([format!("{:?}", ran.ended).as_str(), last, &unclean].join(" ").trim().to_owned()))
+            Outcome::SupervisorGone => Err(missing("the launcher is gone".to_owned())),
         }
-        Outcome::SupervisorGone => Err(missing("the launcher is gone".to_owned())),
+    };
+    let (ended, last, unclean) = run(arguments, 1 << 30, 64)?;
+    if unclean.is_some() || ended != Ended::Exited(0) {
+        let held_by = [(Layer::Landlock, "landlock: "), (Layer::Seccomp, "seccomp: ")];
+        if let Some((layer, said)) =
+            held_by.iter().find_map(|(layer, prefix)| Some((*layer, last.strip_prefix(prefix)?)))
+        {
+            return Err(Missing {
+                layer,
+                said: format!("it is in force, and a program could {said} all the same"),
+                remedy: "report it with the version of the kernel".to_owned(),
+            });
+        }
+        return Err(missing(told(&ended, &last, unclean)));
     }
+    if !is_counted {
+        return Ok(());
+    }
+    for (what, program, expected) in account::CONTROLS {
+        let arguments = [program.to_owned()];
+        let (ended, last, unclean) = run(&arguments, account::CONTROL_BYTES, account::CONTROL_PROCESSES)?;
+        if unclean.is_some() || ended != expected {
+            return Err(Missing::cgroup(format!(
+                "{what} does not work: the program that has to show it came to {}",
+                told(&ended, &last, unclean)
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn told(ended: &Ended, last: &str, unclean: Option<String>) -> String {
+    let unclean = unclean.unwrap_or_default();
+    [format!("{ended:?}").as_str(), last, &unclean].join(" ").trim().to_owned()
 }

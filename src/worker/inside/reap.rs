@@ -53,10 +53,12 @@ pub(super) fn reset_fault_handlers() {
 /// Large buffers go back to the system at once. Else glibc raises its threshold and keeps them, and
 /// the peak resident size of a program begins with what its worker holds.
 pub(super) fn return_large_buffers() {
-    // SAFETY: sets a number in the allocator of this one-threaded process.
+    // SAFETY: sets numbers in the allocator of this process, which has one thread so far.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+        // A second thread does all the work where there is one: it needs no second heap.
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 

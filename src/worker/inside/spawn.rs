@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Resource, Rlimit};
 
+use super::account::Account;
 use super::box_dir::BoxDir;
 use super::exec::{self, Image, Refused, Stack, Strings};
 use super::reap;
@@ -41,6 +42,8 @@ pub(crate) struct Spawner {
     clear_refs: Option<File>,
     /// How commands are held in a sandbox.
     confined: Option<Confined>,
+    /// Where the kernel counts and limits what they use.
+    pub(super) account: Option<Account>,
 }
 
 /// What is different for the commands of a sandbox.
@@ -84,6 +87,7 @@ impl Spawner {
             stack: Stack::new(),
             clear_refs,
             confined,
+            account: None,
         }
     }
 
@@ -280,6 +284,7 @@ mod tests {
             stack: Stack::new(),
             clear_refs: None,
             confined: Some(Confined { identity: None, counted: true, domain: None }),
+            account: None,
         };
         let limits = crate::worker::protocol::RunLimits {
             wall: Duration::from_secs(1),

@@ -1,0 +1,134 @@
+//! What the kernel counts of one command, where its worker has a group for them.
+//!
+//! The thread that starts commands is in that group too, so its own processor time is taken off.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::sandbox::cgroup::{Job, JobLimits, JobUsage};
+use crate::worker::protocol::{Ended, RunLimits};
+
+/// A program may be refused a few processes and make do. One that was refused this many does nothing else.
+const BOMB: u64 = 1000;
+
+/// The limits under which [`CONTROLS`] are run.
+pub(super) const CONTROL_BYTES: u64 = 32 << 20;
+pub(super) const CONTROL_PROCESSES: u32 = 4;
+/// What has to be shown before the tier is claimed: programs that must not come to a good end, the second
+/// one although its main process would.
+pub(super) const CONTROLS: [(&str, &str, Ended); 2] = [
+    (
+        "the limit of processes",
+        "import os, time\nfor i in range(8):\n  if os.fork() == 0: time.sleep(9)",
+        Ended::ProcessLimit,
+    ),
+    (
+        "the limit of memory",
+        "import os\nif os.fork(): os.wait()\nelse: bytearray(64 << 20)",
+        Ended::MemoryLimit,
+    ),
+];
+
+/// The account of one command after another.
+#[derive(Debug)]
+pub(crate) struct Account {
+    job: Box<Job>,
+    /// This thread's processor time when the command began.
+    own: Duration,
+}
+
+impl Account {
+    pub(super) fn new(job: Box<Job>) -> Self {
+        Self { job, own: Duration::ZERO }
+    }
+
+    /// Sets the limits of the next command and begins its account.
+    pub(super) fn begin(&mut self, limits: &RunLimits) -> io::Result<()> {
+        self.job
+            .begin(JobLimits { memory_bytes: limits.memory_bytes, processes: limits.processes })
+            .map_err(|error| {
+                io::Error::new(error.kind(), format!("setting the limits of the cgroup: {error}"))
+            })?;
+        self.own = own_cpu();
+        Ok(())
+    }
+
+    /// What was used since then.
+    pub(super) fn usage(&self) -> io::Result<JobUsage> {
+        let mut usage = self
+            .job
+            .usage()
+            .map_err(|error| io::Error::new(error.kind(), format!("reading the cgroup: {error}")))?;
+        usage.cpu = usage.cpu.saturating_sub(own_cpu().saturating_sub(self.own));
+        Ok(usage)
+    }
+
+    /// The most memory at one time since then; 0: unknown.
+    pub(super) fn peak_bytes(&self) -> u64 {
+        self.job.peak_bytes().unwrap_or(0)
+    }
+
+    /// Whether memory has been at its limit since then.
+    pub(super) fn was_full(&self) -> bool {
+        self.job.was_full()
+    }
+}
+
+/// The limit that a tree is over while it runs; what came of it is [`judged`] in the end.
+pub(super) fn over(usage: &JobUsage, limits: &RunLimits) -> Option<Ended> {
+    if usage.oom_kills > 0 {
+        Some(Ended::MemoryLimit)
+    } else if usage.cpu > limits.cpu {
+        Some(Ended::CpuLimit)
+    } else if usage.forks_refused > BOMB {
+        Some(Ended::ProcessLimit)
+    } else {
+        None
+    }
+}
+
+/// How a command ended, with what the kernel counted: a process killed for want of memory decides whatever
+/// came of the others, and one that was refused unless the program came to a good end without it.
+pub(super) fn judged(ended: Ended, usage: &JobUsage, was_full: impl FnOnce() -> bool) -> Ended {
+    match ended {
+        Ended::Failed(_) => ended,
+        _ if usage.oom_kills > 0 && was_full() => Ended::MemoryLimit,
+        _ if usage.oom_kills > 0 => Ended::Failed(
+            "a process was killed for want of memory on the machine, below its own limit: lower limits.memory_mb or the number of workers, or give evalmill more".to_owned(),
+        ),
+        Ended::Exited(0) | Ended::MemoryLimit | Ended::OutputLimit => ended,
+        _ if usage.forks_refused > 0 => Ended::ProcessLimit,
+        _ => ended,
+    }
+}
+
+fn own_cpu() -> Duration {
+    // It never fails on Linux, and is never negative.
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::success(Ended::Exited(0), (0, false, 0), Ended::Exited(0))]
+    #[case::near_the_limit(Ended::Exited(1), (0, true, 0), Ended::Exited(1))]
+    #[case::a_child_was_killed(Ended::Exited(0), (1, true, 0), Ended::MemoryLimit)]
+    #[case::killed_by_the_machine(Ended::Signalled(9), (1, false, 0), Ended::Failed(String::new()))]
+    #[case::made_do(Ended::Exited(0), (0, false, 3), Ended::Exited(0))]
+    #[case::did_not(Ended::Exited(1), (0, false, 3), Ended::ProcessLimit)]
+    #[case::hung(Ended::WallLimit, (0, false, 3), Ended::ProcessLimit)]
+    #[case::flood(Ended::OutputLimit, (0, false, 3), Ended::OutputLimit)]
+    #[case::memory_first(Ended::OutputLimit, (2, true, 3), Ended::MemoryLimit)]
+    fn judgements(#[case] ended: Ended, #[case] counted: (u64, bool, u64), #[case] expected: Ended) {
+        let (oom_kills, was_full, forks_refused) = counted;
+        let usage = JobUsage { cpu: Duration::ZERO, oom_kills, forks_refused };
+        let judged = judged(ended, &usage, || was_full);
+        let same = std::mem::discriminant(&judged) == std::mem::discriminant(&expected);
+        assert!(same && (judged == expected || matches!(judged, Ended::Failed(_))), "{judged:?}");
+    }
+}

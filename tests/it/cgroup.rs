@@ -1,0 +1,395 @@
+//! Tier `full`: what the kernel counts and limits over a whole process tree, and that no group is left.
+//!
+//! Each test starts the program in groups of its own, so that what is left can be told from what other tests do.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::support::{evalmill, eventually, processes_with};
+
+/// Groups of the three controllers; below them there must be nothing in the end.
+struct Place([PathBuf; 3]);
+
+impl Place {
+    /// `None`, and said: there are no groups of version 1 that this user may make.
+    fn new() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("evalmill-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let table = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let dirs = ["memory", "pids", "cpuacct"].map(|controller| {
+            let own = table.lines().find_map(|line| {
+                let mut parts = line.splitn(3, ':').skip(1);
+                parts.next()?.split(',').any(|one| one == controller).then(|| parts.next())?
+            });
+            let mut dir = PathBuf::from(format!("/sys/fs/cgroup/{controller}"));
+            dir.push(own.unwrap_or("absent").trim_start_matches('/'));
+            dir.join(&name)
+        });
+        let place = Self(dirs);
+        for dir in &place.0 {
+            if let Err(error) = std::fs::create_dir(dir) {
+                eprintln!("not run: {}: {error}; it takes root and cgroups of version 1", dir.display());
+                return None;
+            }
+        }
+        Some(place)
+    }
+
+    fn start(&self, scratch: &Path, args: &[&str]) -> Child {
+        let [memory, pids, cpu] = &self.0;
+        let enter = "for dir in \"$1\" \"$2\" \"$3\"; do echo $$ > \"$dir/cgroup.procs\" || exit 9; done; shift 3; exec \"$@\"";
+        let program = evalmill(scratch);
+        let mut command = Command::new("sh");
+        command.args(["-c", enter, "sh"]).args([memory, pids, cpu]).arg(program.get_program());
+        command.arg("run").args(args).env("EVALMILL__SANDBOX__TIER", "full");
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let piped = Stdio::piped;
+        command.stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap()
+    }
+
+    fn groups(&self) -> Vec<PathBuf> {
+        let below = |dir: &PathBuf| std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path());
+        self.0.iter().flat_map(below).filter(|path| path.is_dir()).collect()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for dir in &self.0 {
+            let _ = std::fs::remove_dir(dir);
+        }
+    }
+}
+
+fn python(source: &str, memory_mb: u64) -> Value {
+    json!({
+        "prediction": {"files": {"main.py": source}, "commands": [{"command": ["python3", "main.py"]}]},
+        "limits": {"timeout": 10, "memory_mb": memory_mb},
+    })
+}
+
+/// Results of rows run one after another by one worker, which is never replaced.
+fn run(rows: &[Value]) -> Option<Vec<Value>> {
+    let place = Place::new()?;
+    let scratch = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let summary = outside.path().join("summary.json");
+    let config = outside.path().join("evalmill.toml");
+    std::fs::write(&config, "[sandbox]\ndisk_mb = 1024\n[limits]\nfile_mb = 1024\n").unwrap();
+    let (summary, config) = (summary.to_str().unwrap(), config.to_str().unwrap());
+    let mut child =
+        place.start(scratch.path(), &["--workers", "1", "--summary", summary, "--config", config]);
+    let mut pipe = child.stdin.take().unwrap();
+    for row in rows {
+        writeln!(pipe, "{row}").unwrap();
+    }
+    drop(pipe);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(place.groups(), Vec::<PathBuf>::new(), "{stderr}");
+    let results: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(results.len(), rows.len(), "{stderr}");
+    for result in &results {
+        assert_eq!(result["worker"]["tier"], "full", "{result}\n{stderr}");
+        assert_eq!(result["worker"].get("missing"), None);
+    }
+    let report: Value = serde_json::from_slice(&std::fs::read(summary).unwrap()).unwrap();
+    assert_eq!(report["recycled"], json!({}), "the worker was replaced\n{stderr}");
+    Some(results)
+}
+
+fn command(result: &Value) -> &Value {
+    &result["executions"][0]["command_results"][0]
+}
+
+const HARMLESS: &str = "data = bytearray(b'x' * (20 << 20))\nprint(len(data))";
+
+/// Programs that come to a limit although each process, or what a sample shows, stays below it.
+#[rstest]
+#[case::memory_of_many(
+    "
+import os, time
+for i in range(20):
+    if os.fork() == 0:
+        data = bytearray(b'x' * (15 << 20))
+        time.sleep(9)
+        os._exit(0)
+time.sleep(9)
+",
+    "memory_limit"
+)]
+#[case::only_a_child_is_killed(
+    "
+import os
+if os.fork() == 0:
+    data = bytearray(b'x' * (400 << 20))
+os.wait()
+os._exit(0)
+",
+    "memory_limit"
+)]
+#[case::ten_gigabytes("data = bytearray(10 << 30)", "memory_limit")]
+#[case::memfd(
+    "
+import os
+fd = os.memfd_create('hoard')
+for i in range(400): os.write(fd, bytes(1 << 20))
+",
+    "memory_limit"
+)]
+#[case::files_in_memory(
+    "
+for dir in ['/tmp', '/dev/shm', '.']:
+    with open(dir + '/hoard', 'wb') as file:
+        for i in range(100): file.write(bytes(1 << 20))
+",
+    "memory_limit"
+)]
+#[case::fork_bomb(
+    "
+import os
+while True:
+    try: os.fork()
+    except OSError: pass
+",
+    "process_limit"
+)]
+#[case::sessions(
+    "
+import os
+while True:
+    try:
+        if os.fork() == 0: os.setsid()
+    except OSError: pass
+",
+    "process_limit"
+)]
+#[case::threads(
+    "
+import threading, time
+while True:
+    try: threading.Thread(target=time.sleep, args=(60,)).start()
+    except RuntimeError: pass
+",
+    "process_limit"
+)]
+#[case::one_thread_too_many(
+    "
+import threading, time
+for i in range(100): threading.Thread(target=time.sleep, args=(1,), daemon=True).start()
+",
+    "process_limit"
+)]
+#[case::time_of_children(
+    "
+import os, time
+# Each is gone before it can be looked at, and has burnt less than a tick's worth of attention.
+while True:
+    if os.fork() == 0:
+        if os.fork() == 0:
+            until = time.process_time() + 0.03
+            while time.process_time() < until: pass
+        os._exit(0)
+    os.wait()
+    time.sleep(0.02)
+",
+    "cpu_limit or wall_limit"
+)]
+fn limits_hold_over_the_tree(#[case] source: &str, #[case] termination: &str) {
+    let begun = Instant::now();
+    let Some(results) = run(&[python(source, 200), python(HARMLESS, 100)]) else { return };
+    assert!(termination.contains(command(&results[0])["termination"].as_str().unwrap()), "{}", results[0]);
+    if termination == "memory_limit" {
+        assert_eq!(results[0]["verdict"], "memory_exceeded", "{}", results[0]);
+        assert!(begun.elapsed().as_secs() < 8, "{:?}", begun.elapsed());
+    }
+    if source.contains("process_time") {
+        assert!(command(&results[0])["cpu_time"].as_f64().unwrap() > 2.0, "{}", results[0]);
+    }
+    assert_eq!(results[1]["verdict"], "passed", "{}", results[1]);
+}
+
+/// What is not a program's fault, or not its memory.
+#[rstest]
+#[case::mapped_and_not_touched(
+    "import mmap\nmmap.mmap(-1, 100 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)"
+)]
+#[case::output_is_the_workers("import os\nfor i in range(15): os.write(1, b'x' * (1 << 20))")]
+#[case::makes_do_with_fewer_processes(
+    "
+import os, time
+made = 0
+try:
+    for i in range(100):
+        if os.fork() == 0:
+            time.sleep(9); os._exit(0)
+        made += 1
+except BlockingIOError:
+    pass
+assert made == 63, made
+"
+)]
+#[case::as_many_threads_as_are_allowed(
+    "
+import threading, time
+threads = [threading.Thread(target=time.sleep, args=(0.1,)) for i in range(63)]
+[one.start() for one in threads]; [one.join() for one in threads]
+"
+)]
+fn no_limit_is_met(#[case] source: &str) {
+    let rows = [python(source, 64), python(source, 64), python(HARMLESS, 64)];
+    let Some(results) = run(&rows) else { return };
+    for result in &results {
+        assert_eq!(result["verdict"], "passed", "{result}");
+        assert!(command(result)["max_rss_bytes"].as_u64().unwrap() <= 65 << 20, "{result}");
+    }
+}
+
+#[test]
+fn the_time_and_the_memory_of_a_tree_are_reported() {
+    let source = "
+import os, time
+read, write = os.pipe()
+for i in range(3):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            # Nobody waits for it but the first process of the sandbox.
+            data = bytearray(b'x' * (40 << 20))
+            until = time.process_time() + 0.3
+            while time.process_time() < until: pass
+            os.write(write, b'.')
+            time.sleep(9)
+        os._exit(0)
+    os.wait()
+while len(os.read(read, 1)) and (i := i - 1) >= 0: pass
+";
+    let Some(results) = run(&[python(source, 400), python(HARMLESS, 100)]) else { return };
+    let tree = command(&results[0]);
+    assert!(tree["cpu_time"].as_f64().unwrap() > 0.9, "{tree}");
+    assert!(tree["max_rss_bytes"].as_u64().unwrap() > 120 << 20, "{tree}");
+    // The account begins again.
+    let next = command(&results[1]);
+    assert!(next["cpu_time"].as_f64().unwrap() < 0.5, "{next}");
+    assert!(next["max_rss_bytes"].as_u64().unwrap() < 70 << 20, "{next}");
+}
+
+#[test]
+fn each_prediction_has_its_own_limits() {
+    let take = |megabytes: u64| format!("data = b'x' * ({megabytes} << 20)");
+    let fill = "open('/tmp/hoard', 'wb').write(bytes(150 << 20))";
+    let rows = [
+        python(&take(150), 100),
+        python(&take(150), 1024),
+        python(&take(150), 100),
+        python(fill, 400),
+        python(&take(50), 100),
+    ];
+    let Some(results) = run(&rows) else { return };
+    let verdicts: Vec<_> = results.iter().map(|result| result["verdict"].as_str().unwrap()).collect();
+    let expected = ["memory_exceeded", "passed", "memory_exceeded", "passed", "passed"];
+    assert_eq!(verdicts, expected, "{results:#?}");
+}
+
+#[test]
+fn what_a_killed_service_leaves_the_next_one_removes() {
+    let Some(place) = Place::new() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let marker = format!("91{}", std::process::id());
+    let mut child = place.start(scratch.path(), &["--workers", "2"]);
+    let mut pipe = child.stdin.take().unwrap();
+    let row = json!({"prediction": {"commands": [{"command": ["sleep", marker], "timeout": 100}]}});
+    writeln!(pipe, "{row}").unwrap();
+    let sleeping = format!("sleep\0{marker}");
+    eventually("the program runs", || processes_with(&sleeping).len() == 1);
+    // Everything at once: what is in the groups are the workers and the program.
+    let all = std::fs::read_to_string(place.0[0].join("cgroup.procs")).unwrap();
+    let kill = |pids: &str| drop(Command::new("kill").arg("-KILL").args(pids.split_whitespace()).status());
+    kill(&all);
+    child.wait().unwrap();
+    drop(pipe);
+    eventually("everything is gone", || processes_with(&sleeping).is_empty());
+    assert_eq!(place.groups().len(), 3);
+    let mut next = place.start(scratch.path(), &[]);
+    drop(next.stdin.take());
+    let output = next.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(place.groups(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_killed_launcher_leaves_nothing() {
+    let Some(place) = Place::new() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let mut child = place.start(scratch.path(), &["--workers", "1"]);
+    let mut pipe = child.stdin.take().unwrap();
+    let marker = format!("2.0{}", std::process::id());
+    let sleeping = format!("sleep\0{marker}");
+    let row = json!({"prediction": {"commands": [{"command": ["sleep", marker]}]}});
+    writeln!(pipe, "{row}").unwrap();
+    eventually("the program runs", || processes_with(&sleeping).len() == 1);
+    let name = place.groups()[0].file_name().unwrap().to_string_lossy().into_owned();
+    let launcher = name.split('-').nth(2).unwrap().to_owned();
+    Command::new("kill").args(["-KILL", &launcher]).status().unwrap();
+    writeln!(pipe, "{}", python("pass", 100)).unwrap();
+    drop(pipe);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.lines().count(), 2, "{}", String::from_utf8_lossy(&output.stderr));
+    for line in text.lines() {
+        // The one that ran meanwhile, too.
+        let result: Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&result["verdict"], &result["worker"]["tier"]), (&json!("passed"), &json!("full")));
+    }
+    assert_eq!(place.groups(), Vec::<PathBuf>::new());
+}
+
+/// Without the right to make groups: said with the remedy, and the next tier.
+#[test]
+fn an_ordinary_user_is_told_what_is_missing() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: it takes root to become nobody");
+        return;
+    }
+    let run = |setting: (&str, &str)| {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_evalmill")]);
+        command.args(["run", "--workers", "1"]).env("EXEC_TMP_DIR", scratch.path()).env(setting.0, setting.1);
+        let piped = Stdio::piped;
+        let mut child = command.stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap();
+        // Refused at start, it does not read.
+        let _ = writeln!(child.stdin.take().unwrap(), "{}", python("pass", 100));
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, stdout, stderr) = run(("EVALMILL__SANDBOX__TIER", "auto"));
+    assert_eq!(code, Some(0), "{stderr}");
+    let result: Value = serde_json::from_str(&stdout).unwrap();
+    let worker = &result["worker"];
+    assert_eq!((&worker["tier"], &worker["missing"]), (&json!("namespaces"), &json!(["cgroup"])));
+    assert!(stderr.contains("tier \"namespaces\"") && stderr.contains("missing cgroup: "), "{stderr}");
+    for setting in ["EVALMILL__SANDBOX__TIER", "EVALMILL__SANDBOX__REQUIRE"] {
+        let (code, stdout, stderr) = run((setting, "full"));
+        assert_eq!((code, &*stdout), (Some(69), ""), "{stderr}");
+        for part in ["\"full\"", "\"namespaces\"", "cgroup: ", "limits of the tree are watched"] {
+            assert!(stderr.contains(part), "{stderr}");
+        }
+    }
+}
