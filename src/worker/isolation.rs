@@ -38,6 +38,9 @@ struct Walls {
     own_ids: bool,
 }
 
+/// The walls that work and what they lack, or why none do.
+type Found = Result<(Walls, Option<Missing>), Vec<Missing>>;
+
 /// What came of trying.
 pub(super) enum Start {
     /// This is the launcher.
@@ -150,7 +153,7 @@ impl Walls {
         policy: &WorkerPolicy,
         own: Pid,
         cgroups: Option<&Cgroups>,
-    ) -> Option<Result<(Self, Option<Missing>), Vec<Missing>>> {
+    ) -> Option<Found> {
         let mut failed = Vec::new();
         // An ordinary user, and root without all of its rights, has one id only.
         let first = usize::from(!rustix::process::geteuid().is_root());

@@ -342,7 +342,7 @@ fn hostile(
     for result in &results {
         assert_eq!(result["verdict"], "passed", "{}\n{stderr}", told(result));
         assert_eq!(result["worker"]["tier"], "process");
-        assert_eq!(result["worker"]["missing"], json!(["namespaces", "cgroup"]));
+        assert_eq!(result["worker"]["missing"][0], "namespaces");
     }
     assert_eq!(std::fs::read(secret.path()).unwrap(), b"secret");
     assert_eq!(processes_with(&format!("sleep\0{marker}")), [0; 0]);
@@ -398,7 +398,7 @@ fn a_plain_container_reaches_it(#[values(Who::Tester, Who::Nobody)] who: Who) {
     assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(results[0]["verdict"], "passed", "{}\n{stderr}", told(&results[0]));
     assert_eq!(results[0]["worker"]["tier"], "process");
-    assert_eq!(results[0]["worker"]["missing"], json!(["namespaces", "cgroup"]));
+    assert_eq!(results[0]["worker"]["missing"][0], "namespaces");
     for part in ["isolation tier \"process\"", "missing namespaces: clone into new namespaces"] {
         assert!(stderr.contains(part), "{stderr}");
     }
