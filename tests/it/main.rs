@@ -5,6 +5,7 @@ mod bad_input;
 mod clients;
 mod examples;
 mod faults;
+mod hostile;
 mod humaneval;
 mod layers;
 mod rabbit;
