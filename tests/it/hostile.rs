@@ -165,7 +165,7 @@ impl Case {
         let source = self.file().map(|file| read(&file));
         if self.humaneval {
             return json!({"id": self.id(), "preprocessor": "humaneval", "prediction": {
-                "prompt": "def double(x):\n", "completion": source, "entry_point": "double",
+                "prompt": "# double(x) is twice x.\n", "completion": source, "entry_point": "double",
                 "test": "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 6\n",
             }});
         }
@@ -394,7 +394,7 @@ fn compare(case: &Case, expected: &Expected, results: &BTreeMap<String, Value>) 
     let mut wrong = Vec::new();
     let mut expect = |what: &str, seen: &str, expected: &str| {
         if !is(seen, expected) {
-            wrong.push(format!("{what} {seen:?}, not {expected:?}"));
+            wrong.push(format!("{what} {:?}, not {expected:?}", seen.chars().take(500).collect::<String>()));
         }
     };
     let id = case.id();
