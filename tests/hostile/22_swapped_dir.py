@@ -1,12 +1,11 @@
-# A child swaps a directory for a link until it is killed.
+# A child exchanges a directory with a link to /etc, again and again, until it is killed.
 import os, time
-os.mkdir('real')
-open('real/hostname', 'w').write('mine')
+from trial import LIBC
+os.mkdir('dir')
+open('dir/hostname', 'w').write('mine')
 os.symlink('/etc', 'link')
-os.symlink('real', 'dir')
+EXCHANGE = 2
 if os.fork() == 0:
     while True:
-        for target in ['link', 'real']:
-            os.symlink(target, 'new')
-            os.rename('new', 'dir')
-time.sleep(0.2)
+        LIBC.renameat2(-100, b'dir', -100, b'link', EXCHANGE)
+time.sleep(0.1)

@@ -1,6 +1,6 @@
 # The harmless task after each hostile one: finds what every program finds.
 import os
-from trial import CONTAINED
+from trial import CONTAINED, MARK
 wrong = []
 def expect(what, seen, expected):
     if seen != expected:
@@ -10,6 +10,13 @@ expect('TMPDIR', os.listdir(os.environ['TMPDIR']), [])
 expect('nice', os.getpriority(os.PRIO_PROCESS, 0), 0)
 expect('umask', os.umask(0o022), 0o022)
 expect('descriptors', sorted(os.listdir('/proc/self/fd'))[:3], ['0', '1', '2'])
+def of_this_run(pid):
+    try:
+        return f'EVALMILL_HOSTILE={MARK}'.encode() in open(f'/proc/{pid}/environ', 'rb').read()
+    except OSError:
+        return False
+pids = [name for name in os.listdir('/proc') if name.isdigit()]
+expect('processes', [pid for pid in pids if of_this_run(pid)], [str(os.getpid())])
 if CONTAINED:
     for dir in ['/tmp', '/dev/shm']:
         expect(dir, os.listdir(dir), [])
