@@ -478,6 +478,9 @@ fn hostile(
         return;
     };
     let mut wrong = String::new();
+    for line in stderr.lines().filter(|line| line.contains("is not clean")) {
+        writeln!(wrong, "{line}").unwrap();
+    }
     for case in &cases {
         let one = compare(case, &case.expected(tier, who), &results);
         if !one.is_empty() {
