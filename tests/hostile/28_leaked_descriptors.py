@@ -3,7 +3,7 @@ from trial import in_child, say, call
 leaked = []
 for fd in range(3, 4096):
     try:
-        leaked.append(os.readlink(f'/proc/self/fd/{fd}'))
+        leaked.append(os.fstat(fd))
     except OSError:
         pass
 def enter():

@@ -1,3 +1,3 @@
 import os
-pids = [int(name) for name in os.listdir('/proc') if name.isdigit()]
-print('own only' if pids == [os.getpid()] else 'others')
+from trial import processes
+print('others' if set(processes()) - {str(os.getpid())} else 'own only')

@@ -5,7 +5,10 @@ def scan():
     needle.reverse()
     tail = bytearray(b'terces-')
     tail.reverse()
-    memory = open('/proc/self/mem', 'rb', buffering=0)
+    try:
+        memory = open('/proc/self/mem', 'rb', buffering=0)
+    except OSError:
+        return 0
     for line in open('/proc/self/maps'):
         area, rights, *_ = line.split()
         start, end = (int(one, 16) for one in area.split('-'))

@@ -29,10 +29,17 @@ def call(number, *args):
 
 def powerful():
     """Whether this process has capabilities."""
-    for line in open('/proc/self/status'):
-        if line.startswith('CapEff'):
-            return int(line.split()[1], 16) != 0
-    return False
+    # capget of itself: effective, permitted, inheritable, twice 32 bits each.
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert LIBC.capget(header, sets) == 0
+    return bool(sets[0] or sets[3])
+
+
+def processes():
+    try:
+        return [name for name in os.listdir('/proc') if name.isdigit()]
+    except OSError:
+        return []
 
 
 def guarded(action, *args):
