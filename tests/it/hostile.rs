@@ -18,6 +18,7 @@ use rstest::rstest;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::faults::children;
 use crate::support::{evalmill, eventually};
 
 /// Who starts evalmill.
@@ -292,17 +293,21 @@ impl Host {
     }
 }
 
-/// Names of cgroups that a process of this number made.
-fn cgroups_of(pid: u32, at: &Path) -> Vec<PathBuf> {
+/// Cgroups that one of these processes made: its number is in the name.
+fn cgroups_of(pids: &[String], at: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(at).into_iter().flatten().flatten() {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
-        if entry.file_name().to_string_lossy().starts_with(&format!("evalmill-{pid}-")) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name
+            .strip_prefix("evalmill-")
+            .is_some_and(|rest| rest.split('-').any(|part| pids.iter().any(|pid| pid == part)))
+        {
             found.push(entry.path());
         }
-        found.extend(cgroups_of(pid, &entry.path()));
+        found.extend(cgroups_of(pids, &entry.path()));
     }
     found
 }
@@ -341,6 +346,11 @@ fn run(who: Who, tier: &str, host: &Host, rows: &[Value]) -> Option<(BTreeMap<St
     let mut pipe = child.stdin.take().unwrap();
     let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
     let writer = std::thread::spawn(move || drop(pipe.write_all(text.as_bytes())));
+    let mut ours = vec![pid.to_string()];
+    eventually("the launcher runs", || {
+        ours.extend(children(pid).iter().map(ToString::to_string));
+        ours.len() > 1 || child.try_wait().unwrap().is_some()
+    });
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -362,7 +372,7 @@ fn run(who: Who, tier: &str, host: &Host, rows: &[Value]) -> Option<(BTreeMap<St
             false
         }
     });
-    assert_eq!(cgroups_of(pid, Path::new("/sys/fs/cgroup")), Vec::<PathBuf>::new());
+    assert_eq!(cgroups_of(&ours, Path::new("/sys/fs/cgroup")), Vec::<PathBuf>::new());
     assert_eq!(sysv(&host.mark), Vec::<String>::new());
     assert_eq!(read(&host.dir.path().join("secret")), "secret");
     Some((results, stderr))
