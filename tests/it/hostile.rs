@@ -238,7 +238,7 @@ impl Host {
         };
         write("secret", "secret", 0o666);
         let settings = format!(
-            "[sandbox]\ntier = {tier:?}\ndisk_mb = 32\ndisk_inodes = 2000\n[worker]\nmax_tasks_per_process = 0\n\
+            "[sandbox]\ntier = {tier:?}\nrequire = \"none\"\ndisk_mb = 32\ndisk_inodes = 2000\n[worker]\nmax_tasks_per_process = 0\n\
              [environment.set]\nEVALMILL_HOSTILE = {mark:?}\n"
         );
         write("evalmill.toml", &settings, 0o644);
