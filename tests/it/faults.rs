@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{evalmill, eventually, processes_with, start};
 
-fn children(pid: u32) -> Vec<i32> {
+pub(crate) fn children(pid: u32) -> Vec<i32> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Ok(child) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };

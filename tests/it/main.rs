@@ -7,6 +7,7 @@ mod clients;
 mod doctor;
 mod examples;
 mod faults;
+mod hostile;
 mod humaneval;
 mod layers;
 mod process;

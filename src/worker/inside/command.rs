@@ -125,7 +125,8 @@ pub(crate) fn run(
     let mut job = Job {
         limits: &run.limits,
         account: spawner.account.as_ref(),
-        begun,
+        // The program's time begins with it, not with its preparation.
+        begun: Instant::now(),
         reaped: Reaped::new(pid),
         stdin: Some(stdin),
         written: 0,
@@ -341,12 +342,22 @@ fn over(usage: &tree::Usage, cpu: Duration, limits: &RunLimits) -> Option<Ended>
 /// The new wall limit, where the time that a thread waited for a CPU explains the lateness.
 ///
 /// Nothing is given to a tree that has had its time on a CPU, or that hardly waited for one; and
-/// never more than twice the limit.
-fn extended(wall: Duration, in_force: Duration, cpu: Duration, delay: Duration) -> Option<Duration> {
-    if cpu >= wall || delay < Duration::from_millis(10).max(wall / 100) {
+/// never more than twice the limit. Where a thread may be waiting at this moment, which is counted once the wait
+/// is over, there is another look soon.
+fn extended(
+    wall: Duration,
+    in_force: Duration,
+    cpu: Duration,
+    (delay, runnable): (Duration, bool),
+) -> Option<Duration> {
+    if cpu >= wall {
         return None;
     }
-    let new = wall + delay.min(wall);
+    let hardly = Duration::from_millis(10).max(wall / 100);
+    let mut new = if delay < hardly { wall } else { wall + delay.min(wall) };
+    if runnable && cpu < wall - wall / 20 {
+        new = new.max((in_force + hardly).min(wall * 2));
+    }
     // Smaller steps would cost more in sampling than they give.
     (new >= in_force + Duration::from_millis(1)).then_some(new)
 }
@@ -408,7 +419,22 @@ mod tests {
         #[case] expected: Option<u64>,
     ) {
         let ms = Duration::from_millis;
-        assert_eq!(extended(ms(wall), ms(in_force), ms(cpu), ms(delay)), expected.map(ms));
+        assert_eq!(extended(ms(wall), ms(in_force), ms(cpu), (ms(delay), false)), expected.map(ms));
+    }
+
+    #[rstest]
+    #[case::waits_now(1000, 100, 0, Some(1010))]
+    #[case::waited_before(1000, 100, 400, Some(1400))]
+    #[case::never_beyond_twice(2000, 100, 0, None)]
+    #[case::runs_all_the_time(1000, 950, 0, None)]
+    fn another_look(
+        #[case] in_force: u64,
+        #[case] cpu: u64,
+        #[case] delay: u64,
+        #[case] expected: Option<u64>,
+    ) {
+        let ms = Duration::from_millis;
+        assert_eq!(extended(ms(1000), ms(in_force), ms(cpu), (ms(delay), true)), expected.map(ms));
     }
 
     #[test]

@@ -164,18 +164,22 @@ impl Usage {
             .sum()
     }
 
-    /// The longest time that any one thread of the tree has waited for a CPU.
-    pub(crate) fn run_delay(&self) -> Duration {
-        let mut longest = 0;
+    /// The longest time that any one thread of the tree has waited for a CPU, and whether one waits or runs now:
+    /// a wait is counted once it is over.
+    pub(crate) fn run_delay(&self) -> (Duration, bool) {
+        let (mut longest, mut runnable) = (0, false);
         for process in &self.processes {
             let Ok(threads) = fs::read_dir(format!("/proc/{}/task", process.pid)) else { continue };
             for thread in threads.flatten() {
                 let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
                 let delay = text.split_ascii_whitespace().nth(1).and_then(|delay| delay.parse().ok());
                 longest = longest.max(delay.unwrap_or(0));
+                let stat = fs::read(thread.path().join("stat")).unwrap_or_default();
+                let name_end = stat.iter().rposition(|&byte| byte == b')').unwrap_or(0);
+                runnable |= stat.get(name_end + 2) == Some(&b'R');
             }
         }
-        Duration::from_nanos(longest)
+        (Duration::from_nanos(longest), runnable)
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Neither recursion nor a descriptor per level: each directory is opened once, its subdirectories
 //! are renamed into a flat trash directory beside the root, everything else in it is unlinked, and
-//! it is removed. The trash is worked off the same way, so paths never grow. Symbolic links are
-//! unlinked, never followed.
+//! it is removed. The trash is worked off the same way, so paths never grow. Where a program took the
+//! last inode the trash is the directory that the root is in, under names that nobody knows. Symbolic
+//! links are unlinked, never followed.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -32,14 +33,14 @@ pub(crate) fn wipe<P: Arg + Copy>(parent: BorrowedFd<'_>, name: P) -> io::Result
     let mut next = 0;
     while next < work.moved {
         // The trash exists once something was moved into it.
-        let Some((trash, _)) = &work.trash else { break };
-        let trash = trash.try_clone()?;
+        let Some(trash) = &work.trash else { break };
+        let (dir, prefix) = (trash.dir.try_clone()?, trash.prefix.clone());
         while next < work.moved {
-            work.remove_dir(trash.as_fd(), next.to_string().as_str())?;
+            work.remove_dir(dir.as_fd(), format!("{prefix}{next}").as_str())?;
             next += 1;
         }
     }
-    if let Some((_, name)) = work.trash {
+    if let Some(Trash { made: Some(name), .. }) = work.trash {
         rustix::fs::unlinkat(parent, &name, AtFlags::REMOVEDIR)?;
     }
     Ok(())
@@ -122,10 +123,19 @@ pub(crate) fn is_empty<P: Arg + Copy>(dir: BorrowedFd<'_>, name: P, kept: &[CStr
 struct Wipe<'a> {
     parent: BorrowedFd<'a>,
     /// Made when the first subdirectory turns up.
-    trash: Option<(OwnedFd, String)>,
+    trash: Option<Trash>,
     /// Subdirectories moved so far; each is named by its number.
     moved: u64,
     buffer: Vec<u8>,
+}
+
+/// Where subdirectories are moved to.
+struct Trash {
+    dir: OwnedFd,
+    /// Its name, where it was made.
+    made: Option<String>,
+    /// What names in it begin with.
+    prefix: String,
 }
 
 impl Wipe<'_> {
@@ -184,8 +194,8 @@ impl Wipe<'_> {
         if self.trash.is_none() {
             self.trash = Some(make_trash(self.parent)?);
         }
-        let Some((trash, _)) = &self.trash else { return Ok(()) };
-        let target = self.moved.to_string();
+        let Some(Trash { dir: trash, prefix, .. }) = &self.trash else { return Ok(()) };
+        let target = format!("{prefix}{}", self.moved);
         match rustix::fs::renameat(dir, name, trash, &target) {
             // Moving a directory rewrites its `..`, which needs write permission on it.
             Err(Errno::ACCESS) => {
@@ -199,16 +209,28 @@ impl Wipe<'_> {
     }
 }
 
-fn make_trash(parent: BorrowedFd<'_>) -> io::Result<(OwnedFd, String)> {
+fn make_trash(parent: BorrowedFd<'_>) -> io::Result<Trash> {
     for number in 0..1000 {
         let name = format!(".trash-{number}");
         match rustix::fs::mkdirat(parent, &name, Mode::RWXU) {
-            Ok(()) => return Ok((open_dir(parent, name.as_str())?, name)),
+            Ok(()) => {
+                let dir = open_dir(parent, name.as_str())?;
+                return Ok(Trash { dir, made: Some(name), prefix: String::new() });
+            }
             Err(Errno::EXIST) => {}
+            Err(Errno::NOSPC | Errno::DQUOT) => return beside(parent),
             Err(error) => return Err(error.into()),
         }
     }
     Err(Errno::EXIST.into())
+}
+
+/// Moving needs no inode.
+fn beside(parent: BorrowedFd<'_>) -> io::Result<Trash> {
+    let mut random = [0; 16];
+    rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())?;
+    let prefix = format!(".trash-{:032x}-", u128::from_ne_bytes(random));
+    Ok(Trash { dir: open_dir(parent, ".")?, made: None, prefix })
 }
 
 /// Opens a directory so that its entries can be removed.
@@ -282,6 +304,22 @@ mod tests {
         drop(at);
         wipe(fd.as_fd(), "d").unwrap();
         assert_eq!(entries(&dir), 0);
+    }
+
+    #[test]
+    fn without_an_inode_for_a_trash() {
+        let (dir, fd) = scratch();
+        fs::create_dir_all(dir.path().join("root/a/b/c")).unwrap();
+        fs::create_dir_all(dir.path().join("root/x/y")).unwrap();
+        fs::write(dir.path().join("kept"), "x").unwrap();
+        let parent = fd.as_fd();
+        let trash = beside(parent).unwrap();
+        let mut work =
+            Wipe { parent, trash: Some(trash), moved: 0, buffer: Vec::with_capacity(BUFFER_BYTES) };
+        work.remove_dir(parent, "root").unwrap();
+        assert_eq!((work.moved, entries(&dir)), (2, 3));
+        wipe_contents(parent, &[c"kept".to_owned()]).unwrap();
+        assert_eq!(entries(&dir), 1);
     }
 
     #[test]

@@ -1,0 +1,5 @@
+import os, sys
+if os.path.exists('second'):
+    print(open('second').read())
+else:
+    open('second', 'w').write('rewritten')
