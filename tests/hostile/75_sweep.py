@@ -1,7 +1,7 @@
 # Every call from 0 to 512 with impossible arguments, but those that end, split or stop a process. What is
 # refused is printed as ranges.
 import os
-from trial import call, powerful
+from trial import LIBC, call, powerful
 SKIPPED = {15, 34, 56, 57, 58, 60, 130, 162, 231, 335, 336, 435}
 def outcomes(theirs):
     for number in range(513):
@@ -24,5 +24,9 @@ if os.fork() == 0:
     outcomes(theirs)
 os.close(theirs)
 said = dict(line.split() for line in os.fdopen(ours))
+if said.get('68') == 'ok':
+    # The one thing that such a call leaves: a message queue.
+    REMOVE = 0
+    LIBC.msgctl(LIBC.msgget(-1, 0), REMOVE, None)
 refused = {int(number) for number, outcome in said.items() if outcome == 'EPERM'}
 print(ranges(refused) if len(refused) > 20 else 'not refused', 'none above 469' if all(said.get(str(number)) == 'ENOSYS' for number in range(470, 513)) else 'more')
