@@ -147,13 +147,7 @@ impl Walls {
 
     /// Tries these walls for `tier`, with ids of the worker's own or without; the first that work, and what
     /// they lack. `None`: this is the throw-away worker.
-    fn any(
-        &self,
-        tier: Tier,
-        policy: &WorkerPolicy,
-        own: Pid,
-        cgroups: Option<&Cgroups>,
-    ) -> Option<Found> {
+    fn any(&self, tier: Tier, policy: &WorkerPolicy, own: Pid, cgroups: Option<&Cgroups>) -> Option<Found> {
         let mut failed = Vec::new();
         // An ordinary user, and root without all of its rights, has one id only.
         let first = usize::from(!rustix::process::geteuid().is_root());

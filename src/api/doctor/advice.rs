@@ -47,10 +47,10 @@ const WAYS: [(Tier, [&str; 4]); 3] = [
     (
         Tier::Full,
         [
-            "start as root, or `systemd-run --user --scope -p Delegate=yes evalmill ...` (cgroup v2 with the controllers memory, pids and cpu)",
-            "--cgroupns=private --security-opt writable-cgroups=true (Docker 28 or newer, cgroup v2), beside the options for \"namespaces\"",
-            "cgroup_writable = true for the runtime class (containerd 2.1 or newer, cgroup v2), beside what \"namespaces\" needs",
-            "Delegate=memory pids cpu, and no ProtectControlGroups=",
+            "start as root, where the controllers memory, pids and cpuacct are of cgroup version 1; this version uses no others",
+            "--cgroupns=private and a writable /sys/fs/cgroup, as root, beside the options for \"namespaces\"; on a host with cgroup version 1",
+            "a node with cgroup version 1, and what Docker needs; elsewhere stay with \"namespaces\" and limit the pod",
+            "Delegate=yes, User=root, and no ProtectControlGroups=; on a host with cgroup version 1",
         ],
     ),
 ];
