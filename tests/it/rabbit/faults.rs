@@ -520,7 +520,7 @@ async fn many_long_predictions_over_lost_links_are_not_parked() {
     let proxy = Proxy::start(node.port());
     // Room for each of them and what comes again of it after each loss. The programs wait for a file of
     // the host.
-    let settings = [("RABBITMQ__PREFETCH", "200"), ("SANDBOX__TIER", "none")];
+    let settings = [("RABBITMQ__PREFETCH", "200"), ("SANDBOX__TIER", "none"), ("SANDBOX__REQUIRE", "none")];
     let service = Service::start_with(&proxy.url_for(&vhost), &settings);
     let mut stage = Stage::new(&vhost).await;
     let dir = tempfile::tempdir().unwrap();
