@@ -255,7 +255,7 @@ pub async fn doctor(settings: &Settings, config: Option<&Path>) -> Result<Report
         checks,
         interpreter: Interpreter { path: interpreter, version },
         toolchains,
-        next: advice::next(&settings.sandbox, tier, &missing),
+        next: advice::next(tier, &missing),
         seconds: begun.elapsed().as_secs_f64(),
     };
     report.healthy = report.count(Outcome::Failed) == 0 && report.is_enough();
@@ -285,7 +285,7 @@ fn own_settings(settings: &Settings, host: &Host) -> Settings {
 async fn start(settings: &Settings) -> Result<(Engine, Option<String>), EngineError> {
     let options = || EngineOptions::new(Framing::Message);
     match Engine::start(settings, options()).await {
-        Err(EngineError::Tier(error @ (TierError::Unknown { .. } | TierError::Missing { .. }))) => {
+        Err(EngineError::Tier(error @ TierError::Missing { .. })) => {
             let mut strongest = settings.clone();
             strongest.sandbox.tier = TierChoice::Auto;
             Ok((Engine::start(&strongest, options()).await?, Some(error.to_string())))

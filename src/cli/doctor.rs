@@ -109,8 +109,7 @@ fn write_report(text: &mut String, report: &Report) -> fmt::Result {
         wrapped(text, 13, "sandbox.tier asks for this one; \"auto\" is the strongest that works")?;
     }
     let Some(next) = &report.next else { return Ok(()) };
-    let made = if next.made { "" } else { ", which this version does not make yet" };
-    writeln!(text, "\nfor the next tier, {}{made}:", next.tier.name())?;
+    writeln!(text, "\nfor the next tier, {}:", next.tier.name())?;
     let ways = [
         ("bare metal", &next.bare_metal),
         ("Docker", &next.docker),

@@ -63,23 +63,9 @@ pub use missing::{Layer, Missing};
 pub use policy::{BOX_DIR, PROGRAM_ID, Policy};
 pub use trees::Trees;
 
-/// The strongest tier that this version makes.
-const STRONGEST: Tier = Tier::Full;
-
 /// A tier that is asked for cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TierError {
-    /// It does not exist yet.
-    #[error(
-        "{setting} asks for isolation tier \"{}\", which this version does not have: it has \"{}\", \"namespaces\" and \"none\"",
-        asked.name(), STRONGEST.name()
-    )]
-    Unknown {
-        /// The setting.
-        setting: &'static str,
-        /// The tier.
-        asked: Tier,
-    },
     /// A bind is not there: a slip, and no reason to run with less isolation.
     #[error("sandbox.binds: {} does not exist here: make it, or take it out of the list", path.display())]
     Bind {

@@ -572,22 +572,23 @@ open('/proc/sys/user/max_user_namespaces', 'w').write('0')
 os.execv(sys.argv[1], sys.argv[1:])
 ";
     let source = "import os; assert 16384 <= os.getuid() == os.getgid() < 49152, os.getuid()";
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", wrapper, env!("CARGO_BIN_EXE_evalmill"), "run"]);
+    passes_in_process(&mut command, scratch.path(), source);
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+/// Has `command`, a `run` that is wrapped, run one program, which passes in this tier.
+fn passes_in_process(command: &mut Command, scratch: &Path, source: &str) {
     let piped = Stdio::piped;
-    let mut child = Command::new("/usr/bin/python3")
-        .args(["-c", wrapper, env!("CARGO_BIN_EXE_evalmill"), "run"])
-        .env("EXEC_TMP_DIR", scratch.path())
-        .stdin(piped())
-        .stdout(piped())
-        .stderr(piped())
-        .spawn()
-        .unwrap();
+    command.env("EXEC_TMP_DIR", scratch).stdin(piped()).stdout(piped()).stderr(piped());
+    let mut child = command.spawn().unwrap();
     writeln!(child.stdin.take().unwrap(), "{}", python(source)).unwrap();
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
     assert_eq!(result["verdict"], "passed", "{}\n{stderr}", told(&result));
     assert_eq!(result["worker"]["tier"], "process");
-    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
 
 /// Root of a user namespace that is an ordinary user outside, as in a rootless container.
@@ -614,19 +615,7 @@ else:
     let as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let words: Vec<_> =
         if is_root() { as_nobody.iter().chain(&unshare).collect() } else { unshare.iter().collect() };
-    let piped = Stdio::piped;
-    let mut child = Command::new(words[0])
-        .args(&words[1..])
-        .env("EXEC_TMP_DIR", scratch.path())
-        .stdin(piped())
-        .stdout(piped())
-        .stderr(piped())
-        .spawn()
-        .unwrap();
-    writeln!(child.stdin.take().unwrap(), "{}", python(source)).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
-    assert_eq!(result["verdict"], "passed", "{}\n{stderr}", told(&result));
-    assert_eq!(result["worker"]["tier"], "process");
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    passes_in_process(&mut command, scratch.path(), source);
 }

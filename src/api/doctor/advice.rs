@@ -2,16 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Sandbox, Tier, TierChoice};
-use crate::sandbox::{self, Missing};
+use crate::config::Tier;
+use crate::sandbox::Missing;
 
 /// The next tier, and the way to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Next {
     /// The tier.
     pub tier: Tier,
-    /// Whether this version makes it.
-    pub made: bool,
     /// What was tried for more than is in force, and failed.
     pub missing: Vec<Missing>,
     /// On a host.
@@ -55,21 +53,10 @@ const WAYS: [(Tier, [&str; 4]); 3] = [
     ),
 ];
 
-/// The tier after `reached` that this version makes, or, where it makes none, the one after it.
-pub(super) fn next(settings: &Sandbox, reached: Tier, missing: &[Missing]) -> Option<Next> {
-    let made = |tier: &Tier| {
-        let choice = match tier {
-            Tier::Full => TierChoice::Full,
-            Tier::Namespaces => TierChoice::Namespaces,
-            Tier::Process => TierChoice::Process,
-            Tier::None => TierChoice::None,
-        };
-        let asked = Sandbox { tier: choice, require: TierChoice::None, ..settings.clone() };
-        !matches!(sandbox::wanted(&asked, Tier::None), Err(sandbox::TierError::Unknown { .. }))
-    };
-    let above = || WAYS.iter().filter(|(tier, _)| *tier > reached);
-    let (tier, ways) = above().find(|(tier, _)| made(tier)).or_else(|| above().next())?;
+/// The tier after `reached`.
+pub(super) fn next(reached: Tier, missing: &[Missing]) -> Option<Next> {
+    let (tier, ways) = WAYS.iter().find(|(tier, _)| *tier > reached)?;
     let [bare_metal, docker, kubernetes, systemd] = ways.map(str::to_owned);
     let missing = missing.to_vec();
-    Some(Next { tier: *tier, made: made(tier), missing, bare_metal, docker, kubernetes, systemd })
+    Some(Next { tier: *tier, missing, bare_metal, docker, kubernetes, systemd })
 }
