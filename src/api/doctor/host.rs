@@ -5,6 +5,7 @@ use std::fs::{self, Permissions};
 use std::future::Future;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -30,6 +31,7 @@ pub(super) struct Host {
     outside: PathBuf,
     control: PathBuf,
     setuid: Option<PathBuf>,
+    _inherited: OwnedFd,
     _dir: TempDir,
 }
 
@@ -69,6 +71,9 @@ impl Host {
             fs::write(file, "x")?;
             open_to(file, mode)?;
         }
+        // What starts a process may have left it descriptors, or none: one is surely there. `dup` keeps it
+        // open where programs are executed.
+        let inherited = rustix::io::dup(fs::File::open(&secret)?)?;
         let setuid = if rustix::process::geteuid().is_root() {
             // Where there is no such program, or it cannot be made, the check is not shown.
             let file = directory("setuid", 0o755)?.join("id");
@@ -77,7 +82,18 @@ impl Host {
             None
         };
         let mark = mark.to_owned();
-        Ok(Self { mark, tcp, _abstract: unix, secret, bound, outside, control, setuid, _dir: dir })
+        Ok(Self {
+            mark,
+            tcp,
+            _abstract: unix,
+            secret,
+            bound,
+            outside,
+            control,
+            setuid,
+            _inherited: inherited,
+            _dir: dir,
+        })
     }
 
     /// What names things of this run.
