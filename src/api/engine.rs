@@ -284,12 +284,10 @@ fn executor_settings(settings: &Settings) -> ExecutorSettings {
 
 fn limits(settings: &Settings) -> LimitSettings {
     let limits = &settings.limits;
-    let wall = limits.default_timeout();
-    let max_wall = limits.max_timeout();
     LimitSettings {
         defaults: RunLimits {
-            wall,
-            cpu: wall,
+            wall: limits.default_timeout(),
+            cpu: limits.cpu_time(),
             memory_bytes: limits.memory_mb * MIB,
             output_bytes: limits.output_mb * MIB,
             processes: limits.processes,
@@ -297,8 +295,8 @@ fn limits(settings: &Settings) -> LimitSettings {
             open_files: limits.open_files.into(),
         },
         maxima: RunLimits {
-            wall: max_wall,
-            cpu: max_wall,
+            wall: limits.max_timeout(),
+            cpu: limits.max_timeout(),
             memory_bytes: limits.max_memory_mb * MIB,
             output_bytes: limits.max_output_mb * MIB,
             processes: limits.max_processes,

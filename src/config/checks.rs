@@ -123,6 +123,7 @@ pub(super) fn check(key: &Key, value: &ValueKind) -> Result<Json, String> {
 pub(super) const AT_MOST: &[(&str, &str)] = &[
     ("limits.default_timeout", "limits.max_timeout"),
     ("limits.default_timeout", "limits.max_prediction_time"),
+    ("limits.cpu_time", "limits.max_timeout"),
     ("limits.memory_mb", "limits.max_memory_mb"),
     ("limits.processes", "limits.max_processes"),
     ("limits.output_mb", "limits.max_output_mb"),

@@ -69,6 +69,7 @@ pub(super) const KEYS: &[Key] = &[
     key("execution.max_starts_per_second", Kind::Number(0.0, 1e6), "0 for no cap"),
     key("limits.default_timeout", Kind::Number(0.01, DAY), "10"),
     key("limits.max_timeout", Kind::Number(0.01, DAY), "600"),
+    key("limits.cpu_time", Kind::Number(0.0, DAY), "0 for as many as the timeout"),
     key("limits.max_prediction_time", Kind::Number(0.01, 7.0 * DAY), "300"),
     key("limits.max_commands", Kind::Whole(1, 1_000_000), "1000"),
     key("limits.max_executables", Kind::Whole(1, 1_000_000), "1000"),

@@ -82,6 +82,11 @@ impl Limits {
         seconds(self.default_timeout)
     }
 
+    /// CPU time of a command's process tree; zero: as its wall limit.
+    pub fn cpu_time(&self) -> Duration {
+        seconds(self.cpu_time)
+    }
+
     /// The most time a command may ask for.
     pub fn max_timeout(&self) -> Duration {
         seconds(self.max_timeout)

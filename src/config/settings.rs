@@ -87,6 +87,8 @@ section! {
         default_timeout: f64 = 10.0,
         /// The most seconds a command may ask for.
         max_timeout: f64 = 600.0,
+        /// Seconds of CPU time for the process tree of a command of a prediction that names none; 0: as many as its timeout.
+        cpu_time: f64 = 0.0,
         /// Seconds for all commands of a prediction together.
         max_prediction_time: f64 = 300.0,
         /// Commands in a prediction.

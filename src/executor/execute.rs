@@ -27,7 +27,7 @@ pub struct Job {
     pub executable: Executable,
     /// Its rules, compiled.
     pub rules: Rules,
-    /// Limits of commands that name no timeout of their own.
+    /// Limits of commands that name no timeout of their own. No CPU time: as much as the wall limit.
     pub limits: RunLimits,
     /// Execution time that the prediction has left.
     pub budget: Duration,
@@ -164,7 +164,8 @@ impl PoolExecutor {
                 let waiting = Instant::now();
                 self.starts.turn().await;
                 done.wait += waiting.elapsed();
-                let limits = RunLimits { wall, cpu: wall, ..job.limits };
+                let cpu = if job.limits.cpu.is_zero() { wall } else { job.limits.cpu };
+                let limits = RunLimits { wall, cpu, ..job.limits };
                 let run = Run { argv: command.command.clone(), stdin: stdin.clone(), witness, limits };
                 let ran = opened.run(run).await.map_err(|lost| match lost.phase {
                     // Only what the program can bring about may count as its doing.

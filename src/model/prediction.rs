@@ -37,9 +37,12 @@ pub struct Prediction {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PredictionLimits {
-    /// Wall limit of each command, in seconds; its CPU limit is the same.
+    /// Wall limit of each command that has none of its own, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Seconds>,
+    /// CPU time of each command, summed over its process tree, in seconds; absent: as its wall limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_time: Option<Seconds>,
     /// Resident memory of the process tree, in MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u64>,

@@ -33,7 +33,9 @@ impl LimitSettings {
         let mut limits = self.defaults;
         if let Some(timeout) = asked.timeout {
             limits.wall = self.timeout("limits.timeout", timeout.into())?;
-            limits.cpu = limits.wall;
+        }
+        if let Some(cpu_time) = asked.cpu_time {
+            limits.cpu = self.timeout("limits.cpu_time", cpu_time.into())?;
         }
         let sizes = [
             ("limits.memory_mb", asked.memory_mb, MIB, &mut limits.memory_bytes, self.maxima.memory_bytes),
@@ -108,7 +110,7 @@ pub(super) mod tests {
     pub(crate) fn settings() -> LimitSettings {
         let defaults = RunLimits {
             wall: Duration::from_secs(10),
-            cpu: Duration::from_secs(10),
+            cpu: Duration::ZERO,
             memory_bytes: 2048 * MIB,
             output_bytes: 16 * MIB,
             processes: 64,
@@ -130,11 +132,12 @@ pub(super) mod tests {
     fn asked_limits_hold_within_the_maxima() {
         let asked = PredictionLimits {
             timeout: Some(Seconds::new(2.0).unwrap()),
+            cpu_time: Some(Seconds::new(3.0).unwrap()),
             memory_mb: Some(4096),
             ..PredictionLimits::default()
         };
         let limits = settings().for_prediction(&asked).unwrap();
-        assert_eq!((limits.wall, limits.cpu), (Duration::from_secs(2), Duration::from_secs(2)));
+        assert_eq!((limits.wall, limits.cpu), (Duration::from_secs(2), Duration::from_secs(3)));
         assert_eq!(limits.memory_bytes, 4096 * MIB);
     }
 
@@ -143,6 +146,9 @@ pub(super) mod tests {
         let timeout = Some(Seconds::new(601.0).unwrap());
         let error = settings().for_prediction(&PredictionLimits { timeout, ..PredictionLimits::default() });
         assert_eq!(error.unwrap_err(), "limits.timeout is 601 s; limits.max_timeout allows 600 s");
+        let cpu_time = Some(Seconds::new(601.0).unwrap());
+        let error = settings().for_prediction(&PredictionLimits { cpu_time, ..PredictionLimits::default() });
+        assert_eq!(error.unwrap_err(), "limits.cpu_time is 601 s; limits.max_timeout allows 600 s");
         let asked = PredictionLimits { memory_mb: Some(5000), ..PredictionLimits::default() };
         let error = settings().for_prediction(&asked).unwrap_err();
         assert_eq!(error, "limits.memory_mb is 5000; the configuration allows 1 to 4096");
