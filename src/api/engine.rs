@@ -131,7 +131,7 @@ impl Engine {
         let cap = settings.max_execute_at_once().unwrap_or(usize::MAX);
         let pipeline = Pipeline::new(
             executor,
-            registry,
+            registry.into(),
             PipelineSettings {
                 framing: options.framing,
                 default_preprocessor: settings.pipeline.default_preprocessor.clone(),

@@ -4,11 +4,13 @@
 //! result comes out: what cannot be decoded is `invalid`, what fails here is `infra_error`.
 
 mod decode;
+pub mod external;
 mod gate;
 mod keep;
 mod limits;
 mod prepare;
 mod process;
+mod processors;
 mod report;
 
 pub use decode::{Decoded, Framing, Incoming, Undecodable, decode, id_of};
@@ -16,3 +18,4 @@ pub use gate::{Gate, Turn};
 pub use keep::Keep;
 pub use limits::LimitSettings;
 pub use process::{Pipeline, PipelineSettings, Processed};
+pub use processors::{Processors, Program};

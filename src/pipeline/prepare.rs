@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::processors::Program;
 use super::{Decoded, LimitSettings};
 use crate::executor::Rules;
 use crate::model::{Executable, ExecutionResult};
-use crate::processors::{Case, Judgement, Prepared, Processor, Task, Undecided};
+use crate::processors::{Case, Judgement, Prepared, Processor, Task, Undecided, Unusable};
 use crate::worker::protocol::RunLimits;
 
 /// Most bytes of what a processor sees where it works on the runtime.
@@ -25,10 +26,10 @@ pub(super) struct Work {
 
 /// Who judges a prediction.
 #[derive(Clone)]
-pub(super) struct Judge {
-    processor: Arc<dyn Processor>,
-    /// `None`: the postprocessor does.
-    case: Option<Arc<dyn Case>>,
+pub(super) enum Judge {
+    Processor(Arc<dyn Processor>),
+    Case(Arc<dyn Processor>, Arc<dyn Case>),
+    Program(Program),
 }
 
 /// A preprocessed prediction.
@@ -49,47 +50,58 @@ pub(super) enum Next {
 impl Judge {
     /// Whether there may be something to run beside what was prepared.
     pub(super) fn may_follow_up(&self) -> bool {
-        self.case.is_some()
+        matches!(self, Self::Case(..))
     }
 
-    /// Whether this is done sooner than handed to another thread.
-    pub(super) fn is_quick(&self, decoded: &Decoded, executions: &[ExecutionResult]) -> bool {
-        let bytes: usize = executions.iter().map(output_bytes).sum();
-        bytes + decoded.raw.get().len() <= INLINE_BYTES && self.processor.is_quick(&decoded.payload)
-    }
-
-    /// Judges, or asks for more.
-    pub(super) fn next(
-        &self,
-        decoded: &Decoded,
-        executions: &[ExecutionResult],
-        limits: &LimitSettings,
-    ) -> Next {
-        let Some(case) = &self.case else {
-            return Next::Judged(Ok(self.processor.postprocess(&decoded.payload, executions)));
-        };
-        let tasks = case.follow_up(executions);
-        if tasks.is_empty() {
-            return Next::Judged(case.judge(executions, &[]));
+    /// Judges, or asks for more. Somebody's code that panics is an error in words.
+    pub(super) async fn next(
+        self,
+        decoded: &Arc<Decoded>,
+        executions: &Arc<Vec<ExecutionResult>>,
+        limits: LimitSettings,
+    ) -> Result<Next, String> {
+        let bytes = decoded.raw.get().len() + executions.iter().map(output_bytes).sum::<usize>();
+        let (decoded, executions) = (Arc::clone(decoded), Arc::clone(executions));
+        let quick =
+            |processor: &Arc<dyn Processor>| bytes <= INLINE_BYTES && processor.is_quick(&decoded.payload);
+        match self {
+            Self::Program(program) => {
+                let judged = program.postprocess(&decoded, &executions).await;
+                Ok(Next::Judged(judged.map_err(|error| Undecided::Fault(error.to_string()))))
+            }
+            Self::Processor(processor) => {
+                apart(quick(&processor), move || {
+                    Next::Judged(Ok(processor.postprocess(&decoded.payload, &executions)))
+                })
+                .await
+            }
+            Self::Case(processor, case) => {
+                apart(quick(&processor), move || next(&*case, &executions, &limits)).await
+            }
         }
-        match checked(tasks, limits) {
-            Ok(tasks) => Next::Further(tasks),
-            Err(reason) => Next::Judged(Err(Undecided::Fault(format!(
-                "what judges the program cannot be run: {reason}"
-            )))),
-        }
     }
 
-    /// Judges what was asked for in addition.
-    pub(super) fn last(
-        &self,
-        decoded: &Decoded,
-        executions: &[ExecutionResult],
-        further: &[ExecutionResult],
-    ) -> Result<Judgement, Undecided> {
-        match &self.case {
-            Some(case) => case.judge(executions, further),
-            None => Ok(self.processor.postprocess(&decoded.payload, executions)),
+    /// Judges with what was asked for in addition.
+    pub(super) async fn last(
+        self,
+        executions: &Arc<Vec<ExecutionResult>>,
+        further: Vec<ExecutionResult>,
+    ) -> Result<Result<Judgement, Undecided>, String> {
+        let Self::Case(_, case) = self else { return Err("nobody asked for more".to_owned()) };
+        let executions = Arc::clone(executions);
+        apart(false, move || case.judge(&executions, &further)).await
+    }
+}
+
+fn next(case: &dyn Case, executions: &[ExecutionResult], limits: &LimitSettings) -> Next {
+    let tasks = case.follow_up(executions);
+    if tasks.is_empty() {
+        return Next::Judged(case.judge(executions, &[]));
+    }
+    match checked(tasks, limits) {
+        Ok(tasks) => Next::Further(tasks),
+        Err(reason) => {
+            Next::Judged(Err(Undecided::Fault(format!("what judges the program cannot be run: {reason}"))))
         }
     }
 }
@@ -97,30 +109,40 @@ impl Judge {
 /// Preprocesses on the runtime or apart from it; also the task that the payload names.
 pub(super) async fn preprocess(
     processor: Arc<dyn Processor>,
+    judge: Judge,
     decoded: Arc<Decoded>,
     settings: LimitSettings,
 ) -> Result<(Stage, Option<String>), String> {
     let quick = decoded.raw.get().len() <= INLINE_BYTES && processor.is_quick(&decoded.payload);
     apart(quick, move || {
         let task = processor.task(&decoded.payload);
-        (prepare(processor, &decoded, &settings).unwrap_or_else(Stage::Invalid), task)
+        let prepared = processor.preprocess(&decoded.payload);
+        (stage(prepared, judge, &decoded, &settings), task)
     })
     .await
 }
 
-/// Preprocesses and checks: what comes out of here can be run as it stands.
-fn prepare(
-    processor: Arc<dyn Processor>,
+/// Checks: what comes out of here can be run as it stands.
+pub(super) fn stage(
+    prepared: Result<Prepared, Unusable>,
+    judge: Judge,
     decoded: &Decoded,
     settings: &LimitSettings,
-) -> Result<Stage, String> {
-    let limits = settings.for_prediction(&decoded.limits)?;
-    let (tasks, case) = match processor.preprocess(&decoded.payload).map_err(|error| error.to_string())? {
-        Prepared::Run(tasks) => (tasks, None),
-        Prepared::Case(tasks, case) => (tasks, Some(case)),
-        Prepared::Filtered { detail, output } => return Ok(Stage::Filtered { detail, output }),
+) -> Stage {
+    let ready = |tasks, judge| {
+        let limits = settings.for_prediction(&decoded.limits)?;
+        Ok(Stage::Run(Work { tasks: checked(tasks, settings)?, limits, judge }))
     };
-    Ok(Stage::Run(Work { tasks: checked(tasks, settings)?, limits, judge: Judge { processor, case } }))
+    let staged = match (prepared, judge) {
+        (Err(unusable), _) => Err(unusable.to_string()),
+        (Ok(Prepared::Filtered { detail, output }), _) => Ok(Stage::Filtered { detail, output }),
+        (Ok(Prepared::Run(tasks)), judge) => ready(tasks, judge),
+        (Ok(Prepared::Case(tasks, case)), Judge::Processor(processor)) => {
+            ready(tasks, Judge::Case(processor, case))
+        }
+        (Ok(Prepared::Case(tasks, _)), judge) => ready(tasks, judge),
+    };
+    staged.unwrap_or_else(Stage::Invalid)
 }
 
 fn checked(tasks: Vec<Task>, settings: &LimitSettings) -> Result<Vec<Ready>, String> {

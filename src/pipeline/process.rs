@@ -10,15 +10,16 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::prepare::{Judge, Next, Ready, Stage, Work, apart, preprocess};
+use super::prepare::{Judge, Next, Ready, Stage, Work, preprocess, stage};
+use super::processors::Who;
 use super::report::{encoded, reason};
-use super::{Decoded, Framing, Incoming, Keep, LimitSettings, Turn, Undecodable};
+use super::{Decoded, Framing, Incoming, Keep, LimitSettings, Processors, Program, Turn, Undecodable};
 use crate::config::Echo;
 use crate::executor::{Execute, Executed, Job};
 use crate::model::{
     ExecutionResult, Judged, ResultMessage, ResultSchema, StageTimings, Verdict, WorkerStamp, judge,
 };
-use crate::processors::{Judgement, Registry, Undecided, UnknownProcessor};
+use crate::processors::{Judgement, Undecided, UnknownProcessor};
 use crate::util::ceiling::Ceiling;
 use crate::worker::protocol::RunLimits;
 
@@ -74,10 +75,10 @@ pub struct Processed {
 #[derive(Debug)]
 pub struct Pipeline<E> {
     executor: E,
-    registry: Registry,
+    processors: Processors,
     settings: Arc<PipelineSettings>,
     slots: Semaphore,
-    preprocessing: Arc<Semaphore>,
+    preprocessing: Semaphore,
 }
 
 /// What is said in the end.
@@ -93,13 +94,13 @@ struct Ending {
 impl<E: Execute> Pipeline<E> {
     /// A pipeline over `executor`.
     #[must_use]
-    pub fn new(executor: E, registry: Registry, settings: PipelineSettings) -> Self {
+    pub fn new(executor: E, processors: Processors, settings: PipelineSettings) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             executor,
-            registry,
+            processors,
             slots: Semaphore::new(settings.slots.max(1)),
-            preprocessing: Arc::new(Semaphore::new(cores)),
+            preprocessing: Semaphore::new(cores),
             settings: Arc::new(settings),
         }
     }
@@ -115,7 +116,7 @@ impl<E: Execute> Pipeline<E> {
     /// # Errors
     /// There is none; the error lists the known ones.
     pub fn knows(&self, name: &str) -> Result<(), UnknownProcessor> {
-        self.registry.get(name).map(drop)
+        self.processors.knows(name)
     }
 
     /// Predictions that are executed at the moment.
@@ -153,12 +154,7 @@ impl<E: Execute> Pipeline<E> {
         let mut timings =
             StageTimings { queue: (started - incoming.arrived).as_secs_f64(), ..Default::default() };
         let decoded = Arc::new(decoded);
-        let permit = tokio::select! {
-            permit = Arc::clone(&self.preprocessing).acquire_owned() => permit.ok()?,
-            () = draining.cancelled() => return None,
-        };
-        let (stage, task) = self.preprocess(&decoded).await;
-        drop(permit);
+        let (stage, task) = self.preprocess(&decoded, draining).await?;
         timings.preprocess = started.elapsed().as_secs_f64();
         let ending = match stage {
             Stage::Invalid(reason) => {
@@ -215,17 +211,42 @@ impl<E: Execute> Pipeline<E> {
         }
     }
 
-    async fn preprocess(&self, decoded: &Arc<Decoded>) -> (Stage, Option<String>) {
+    /// `None`: `draining` was cancelled before it began.
+    async fn preprocess(
+        &self,
+        decoded: &Arc<Decoded>,
+        draining: &CancellationToken,
+    ) -> Option<(Stage, Option<String>)> {
         let name = decoded.preprocessor.as_deref().unwrap_or(&self.settings.default_preprocessor);
-        let processor = match self.registry.get(name) {
-            Ok(processor) => Arc::clone(processor),
-            Err(error) => return (Stage::Invalid(error.to_string()), None),
+        let limits = self.settings.limits;
+        let (processor, program) = match self.processors.get(name) {
+            Ok(Who::Builtin(processor)) => (Arc::clone(processor), None),
+            Ok(Who::Program(program)) => match &program.preprocessor {
+                Some(processor) => (Arc::clone(processor), Some(program)),
+                None => {
+                    let prepared = tokio::select! {
+                        prepared = program.preprocess(decoded) => prepared,
+                        () = draining.cancelled() => return None,
+                    };
+                    let stage = match prepared {
+                        Ok(prepared) => stage(prepared, program.judge(), decoded, &limits),
+                        Err(error) => Stage::OurFault(error.to_string()),
+                    };
+                    return Some((stage, None));
+                }
+            },
+            Err(error) => return Some((Stage::Invalid(error.to_string()), None)),
+        };
+        let _permit = tokio::select! {
+            permit = self.preprocessing.acquire() => permit.ok()?,
+            () = draining.cancelled() => return None,
         };
         // A processor is somebody's code over untrusted text: a panic ends here.
-        match preprocess(processor, Arc::clone(decoded), self.settings.limits).await {
+        let judge = program.map_or_else(|| Judge::Processor(Arc::clone(&processor)), Program::judge);
+        Some(match preprocess(processor, judge, Arc::clone(decoded), limits).await {
             Ok(done) => done,
             Err(error) => (Stage::OurFault(format!("the preprocessor {name} failed: {error}")), None),
-        }
+        })
     }
 
     /// Runs these as the executables from number `first` on, one after another: predictions fill the
@@ -292,10 +313,7 @@ impl<E: Execute> Pipeline<E> {
         if let Some(reason) = executions.iter().find_map(|execution| execution.infra_error.clone()) {
             return Ending::undecided(Undecided::Fault(reason), executions, contended);
         }
-        let quick = judge.is_quick(decoded, &executions);
-        let (decoded, settings) = (Arc::clone(decoded), Arc::clone(&self.settings));
-        let (asked, given, ran) = (judge.clone(), Arc::clone(&decoded), Arc::clone(&executions));
-        let next = apart(quick, move || asked.next(&given, &ran, &settings.limits)).await;
+        let next = judge.clone().next(decoded, &executions, self.settings.limits).await;
         stages.timings.postprocess = started.elapsed().as_secs_f64();
         let judged = match next {
             Ok(Next::Judged(judged)) => Ok(judged),
@@ -306,8 +324,7 @@ impl<E: Execute> Pipeline<E> {
                 let started = Instant::now();
                 contended |= further.iter().any(|executed| executed.contended);
                 let further: Vec<_> = further.into_iter().map(|executed| executed.result).collect();
-                let ran = Arc::clone(&executions);
-                let judged = apart(false, move || judge.last(&decoded, &ran, &further)).await;
+                let judged = judge.last(&executions, further).await;
                 stages.timings.postprocess += started.elapsed().as_secs_f64();
                 judged
             }
