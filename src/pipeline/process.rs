@@ -1,5 +1,6 @@
 //! The stages, one after another.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,12 +42,23 @@ pub struct PipelineSettings {
     pub max_result_bytes: Option<Ceiling>,
     /// Who makes the results.
     pub instance: String,
+    /// What programs are behind.
+    pub walls: Walls,
+    /// The same of single processors, by their names.
+    pub walls_of: BTreeMap<String, Walls>,
+    /// What is kept for people.
+    pub keep: Keep,
+}
+
+/// What programs are behind.
+#[derive(Debug, Clone, Default)]
+pub struct Walls {
+    /// They have the host's network.
+    pub network: bool,
     /// The sandbox tier in force.
     pub tier: String,
     /// Names of the isolation layers that are missing.
     pub missing: Vec<String>,
-    /// What is kept for people.
-    pub keep: Keep,
 }
 
 /// A result, encoded, with what aggregation needs.
@@ -149,7 +161,13 @@ impl<E: Execute> Pipeline<E> {
         let subject = Subject { id: undecodable.id, result_id: undecodable.result_id, ..Subject::default() };
         let ending =
             Ending { verdict: Some(Verdict::Invalid), detail: Some(undecodable.reason), ..Ending::default() };
-        self.encode(subject, incoming, ending, timings)
+        self.encode(subject, incoming, ending, timings, &self.settings.walls)
+    }
+
+    /// The processor that is meant, and what its programs are behind.
+    fn processor<'a>(&'a self, decoded: &'a Decoded) -> (&'a str, &'a Walls) {
+        let name = decoded.preprocessor.as_deref().unwrap_or(&self.settings.default_preprocessor);
+        (name, self.settings.walls_of.get(name).unwrap_or(&self.settings.walls))
     }
 
     /// Sees one prediction to its result. `None`: `draining` was cancelled before it was started.
@@ -164,11 +182,12 @@ impl<E: Execute> Pipeline<E> {
         let mut timings =
             StageTimings { queue: (started - incoming.arrived).as_secs_f64(), ..Default::default() };
         let decoded = Arc::new(decoded);
+        let (name, walls) = self.processor(&decoded);
         let permit = tokio::select! {
             permit = Arc::clone(&self.preprocessing).acquire_owned() => permit.ok()?,
             () = draining.cancelled() => return None,
         };
-        let (stage, task) = self.preprocess(&decoded).await;
+        let (stage, task) = self.preprocess(name, &decoded).await;
         drop(permit);
         timings.preprocess = started.elapsed().as_secs_f64();
         let ending = match stage {
@@ -190,7 +209,7 @@ impl<E: Execute> Pipeline<E> {
                     () = until(self.settings.max_wait.map(|wait| incoming.arrived + wait)) => return None,
                 };
                 timings.wait = waiting.elapsed().as_secs_f64();
-                let executed = self.execute(incoming, tasks, limits, &mut timings).await;
+                let executed = self.execute(incoming, tasks, (limits, walls.network), &mut timings).await;
                 drop(slot);
                 self.postprocess(&decoded, processor, executed, &mut timings).await
             }
@@ -207,7 +226,7 @@ impl<E: Execute> Pipeline<E> {
             prediction: self.echo(&decoded),
             metadata: decoded.metadata.clone(),
         };
-        Some(self.encode(subject, incoming, ending, timings))
+        Some(self.encode(subject, incoming, ending, timings, walls))
     }
 
     /// A slot, once it is this prediction's turn. No slot is held while it is not: whose turn it is
@@ -223,8 +242,7 @@ impl<E: Execute> Pipeline<E> {
         }
     }
 
-    async fn preprocess(&self, decoded: &Arc<Decoded>) -> (Stage, Option<String>) {
-        let name = decoded.preprocessor.as_deref().unwrap_or(&self.settings.default_preprocessor);
+    async fn preprocess(&self, name: &str, decoded: &Arc<Decoded>) -> (Stage, Option<String>) {
         let processor = match self.registry.get(name) {
             Ok(processor) => Arc::clone(processor),
             Err(error) => return (Stage::Invalid(error.to_string()), None),
@@ -251,7 +269,7 @@ impl<E: Execute> Pipeline<E> {
         &self,
         incoming: &Incoming,
         tasks: Vec<Ready>,
-        limits: RunLimits,
+        (limits, network): (RunLimits, bool),
         timings: &mut StageTimings,
     ) -> Vec<Executed> {
         let mut budget = self.settings.limits.max_prediction_time;
@@ -260,7 +278,7 @@ impl<E: Execute> Pipeline<E> {
         for (sub, (executable, rules)) in tasks.into_iter().enumerate() {
             let kept = self.settings.keep.keeps_files().then(|| executable.clone());
             let key = format!("{}.{sub}", incoming.sequence);
-            let job = Job { key, executable, rules, limits, budget };
+            let job = Job { key, executable, rules, limits, network, budget };
             let mut executed = self.executed(job).await;
             executed.result.preprocess_time = timings.preprocess;
             budget = budget.saturating_sub(Duration::from_secs_f64(executed.result.elapsed));
@@ -361,6 +379,7 @@ impl<E: Execute> Pipeline<E> {
         incoming: &Incoming,
         ending: Ending,
         timings: StageTimings,
+        walls: &Walls,
     ) -> Processed {
         let verdict = ending.verdict.unwrap_or(Verdict::InfraError);
         let message = ResultMessage {
@@ -382,8 +401,8 @@ impl<E: Execute> Pipeline<E> {
             worker: WorkerStamp {
                 instance: self.settings.instance.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                tier: self.settings.tier.clone(),
-                missing: self.settings.missing.clone(),
+                tier: walls.tier.clone(),
+                missing: walls.missing.clone(),
                 contended: ending.contended,
             },
         };
