@@ -152,6 +152,8 @@ pub enum DoctorError {
     },
 }
 
+/// What programs are sent through.
+const PROCESSOR: &str = "executable";
 /// Most mebibytes of disk that are filled.
 const DISK_MB: u64 = 64;
 /// Time for everything that is tried; starting and ending come on top.
@@ -238,7 +240,7 @@ pub async fn doctor(settings: &Settings, config: Option<&Path>) -> Result<Report
     let toolchains = toolchains(&probe).await;
     let tier = engine.tier();
     let notice = engine.notice().to_owned();
-    let missing = engine.pool().missing().to_vec();
+    let missing = engine.missing().to_vec();
     engine.shutdown().await;
     let mut checks = examination.checks;
     checks.extend(missing.iter().map(missing_layer));
@@ -269,10 +271,11 @@ fn own_settings(settings: &Settings, host: &Host) -> Settings {
         limits: defaults.limits,
         execution: defaults.execution,
         pipeline: defaults.pipeline,
-        processors: defaults.processors,
         debug: defaults.debug,
         ..settings.clone()
     };
+    // Which network they have is judged, not what they read.
+    own.processors.values_mut().for_each(|processor| processor.problems.clear());
     own.worker.num_workers = 1;
     own.sandbox.require = TierChoice::None;
     own.sandbox.disk_mb = own.sandbox.disk_mb.min(DISK_MB);
@@ -406,6 +409,7 @@ impl Examination<'_> {
         let outcome = if same { Outcome::Ok } else { Outcome::Failed };
         let said = format!("inside {}, outside {theirs}", version.as_deref().unwrap_or("nothing"));
         self.add("interpreter", "the interpreter is the same inside and outside", outcome, said);
+        self.opened();
         self.limits(probe).await;
         self.disk(probe).await;
         self.leftovers(probe).await;
@@ -427,17 +431,32 @@ impl Examination<'_> {
     }
 
     fn remedy(&self, layer: &str, outcome: Outcome) -> Option<String> {
-        let sandbox = &self.settings.sandbox;
         match outcome {
             // What is not reached takes another tier: what that needs is said once.
             Outcome::Ok | Outcome::NotShown | Outcome::NotReached => None,
-            Outcome::Failed if layer == "network" && sandbox.network => {
-                Some("set sandbox.network to false".to_owned())
+            Outcome::Failed if layer == "network" && self.settings.network_of(PROCESSOR) => {
+                Some(closing(self.settings, PROCESSOR))
             }
             Outcome::Failed => Some(
                 "run nothing untrusted here, and report it with what `evalmill doctor --format json` says"
                     .to_owned(),
             ),
+        }
+    }
+
+    /// Processors whose programs have the host's network, beside the one that programs are sent through here.
+    fn opened(&mut self) {
+        if !promises(WALLED, self.tier) {
+            return;
+        }
+        for name in self.settings.processors.keys().filter(|name| *name != PROCESSOR) {
+            if self.settings.network_of(name) {
+                let (what, said) =
+                    (format!("programs of {name} have no network"), "it is configured so, and was not tried");
+                let mut check = Check::new("network", what, Outcome::Failed, said);
+                check.remedy = Some(closing(self.settings, name));
+                self.checks.push(check);
+            }
         }
     }
 
@@ -623,6 +642,14 @@ impl Examination<'_> {
             Err(why) => (Outcome::Failed, format!("{why}; workers replaced: {replaced}")),
         };
         self.add("cleanup", "a harmless program runs after all this", outcome, said);
+    }
+}
+
+/// What takes the host's network away from programs of this processor.
+fn closing(settings: &Settings, processor: &str) -> String {
+    match settings.processors.get(processor).and_then(|processor| processor.network) {
+        Some(_) => format!("set processors.{processor}.network to false"),
+        None => "set sandbox.network to false".to_owned(),
     }
 }
 

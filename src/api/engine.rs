@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::networks::Networks;
 use tempfile::TempDir;
 use thiserror::Error;
 use tokio_util::task::TaskTracker;
@@ -12,11 +13,11 @@ use crate::config::{self, Settings, Tier};
 use crate::executor::{ExecutorSettings, PoolExecutor};
 use crate::pipeline::{Framing, Keep, LimitSettings, Pipeline, PipelineSettings};
 use crate::processors::{ProblemsError, ProcessorSettings, Registry, UnknownProcessor};
-use crate::sandbox::{self, Policy, TierError};
+use crate::sandbox::{self, Missing, Policy, TierError};
 use crate::service::FlowSettings;
 use crate::util::ceiling::Ceiling;
 use crate::worker::protocol::{RunLimits, WorkerPolicy};
-use crate::worker::{PoolSettings, PoolStats, WorkerError, WorkerPool};
+use crate::worker::{PoolSettings, PoolStats, Pools, WorkerError, WorkerPool};
 
 const MIB: u64 = 1 << 20;
 
@@ -54,6 +55,9 @@ pub enum EngineError {
     /// No interpreter.
     #[error(transparent)]
     Interpreter(#[from] config::Problem),
+    /// A setting is for nothing that there is.
+    #[error(transparent)]
+    Setting(#[from] config::Problems),
     /// The scratch directory cannot be made.
     #[error(
         "no scratch directory can be made in {dir}: {source}; set worker.scratch_dir or EXEC_TMP_DIR to a directory that can be written"
@@ -81,11 +85,13 @@ pub enum EngineError {
 /// Running workers, and the pipeline over them.
 #[derive(Debug)]
 pub struct Engine {
-    pool: WorkerPool,
+    pools: Pools,
     tracker: TaskTracker,
     pipeline: Arc<Pipeline<PoolExecutor>>,
+    tier: Tier,
+    missing: Vec<Missing>,
     notice: String,
-    scratch: TempDir,
+    scratch: Vec<TempDir>,
 }
 
 impl Engine {
@@ -94,8 +100,8 @@ impl Engine {
     /// # Errors
     /// Something that is needed cannot be had; nothing is left running.
     pub async fn start(settings: &Settings, options: EngineOptions) -> Result<Self, EngineError> {
-        let problems = &settings.processors.humaneval.problems;
-        let humaneval_problems = (!problems.is_empty()).then(|| PathBuf::from(problems));
+        let humaneval = settings.processors.get("humaneval");
+        let humaneval_problems = humaneval.and_then(|humaneval| directory(&humaneval.problems));
         let registry = Registry::builtin(&ProcessorSettings { humaneval_problems })?;
         Self::start_with(settings, options, registry).await
     }
@@ -109,25 +115,33 @@ impl Engine {
         options: EngineOptions,
         registry: Registry,
     ) -> Result<Self, EngineError> {
+        // One configuration is for programs with processors of their own and for those without.
+        let known: Vec<_> = Registry::BUILTIN.into_iter().chain(registry.names()).collect();
+        settings.processors_are_known(&known).map_err(|problem| config::Problems(vec![problem]))?;
         let wanted = sandbox::wanted(&settings.sandbox, options.require)?;
         let interpreter = settings.interpreter()?;
         let keep = Keep::new(directory(&settings.debug.dir), directory(&settings.debug.error_dir))
             .map_err(EngineError::Keep)?;
-        let base = settings.scratch_dir();
-        let scratch = tempfile::Builder::new()
-            .prefix("evalmill-")
-            .tempdir_in(&base)
-            .map_err(|source| EngineError::Scratch { dir: base, source })?;
-        let policy = policy(settings, interpreter, scratch.path().to_path_buf(), wanted);
+        let networks = Networks::new(settings, wanted.is_some());
         let tracker = TaskTracker::new();
-        let pool = WorkerPool::start(pool_settings(settings, policy), &tracker).await?;
-        if let Err(error) = sandbox::suffices(&settings.sandbox, options.require, pool.tier(), pool.missing())
-        {
-            pool.shutdown().await;
-            return Err(error.into());
+        let (mut pools, mut scratch) = (Pools::new(settings.num_workers()), Vec::new());
+        for network in networks.wanted() {
+            let sandbox = wanted.clone().map(|policy| Policy { network, ..policy });
+            match start_pool(settings, sandbox, interpreter.clone(), options.require, &tracker).await {
+                Ok((pool, dir)) => {
+                    pools = pools.with(network, pool);
+                    scratch.push(dir);
+                }
+                Err(error) => {
+                    pools.shutdown().await;
+                    return Err(error);
+                }
+            }
         }
-        let notice = sandbox::notice(pool.tier(), settings.sandbox.network, pool.missing());
-        let executor = PoolExecutor::new(pool.clone(), executor_settings(settings));
+        let pool = pools.of(networks.default)?;
+        let (tier, missing) = (pool.tier(), pool.missing().to_vec());
+        let notice = sandbox::notice(tier, networks.default, &missing) + &networks.notice(&pools)?;
+        let executor = PoolExecutor::new(pools.clone(), executor_settings(settings));
         let cap = settings.max_execute_at_once().unwrap_or(usize::MAX);
         let pipeline = Pipeline::new(
             executor,
@@ -142,12 +156,12 @@ impl Engine {
                 max_wait: options.max_wait,
                 max_result_bytes: options.max_result_bytes,
                 instance: instance(),
-                tier: pool.tier().name().to_owned(),
-                missing: pool.missing().iter().map(|missing| missing.layer.name().to_owned()).collect(),
+                walls: networks.walls(&pools, networks.default)?,
+                walls_of: networks.walls_of(&pools)?,
                 keep,
             },
         );
-        Ok(Self { pool, tracker, pipeline: Arc::new(pipeline), notice, scratch })
+        Ok(Self { pools, tracker, pipeline: Arc::new(pipeline), tier, missing, notice, scratch })
     }
 
     /// The stages.
@@ -164,10 +178,16 @@ impl Engine {
         self.pipeline.knows(name)
     }
 
-    /// The isolation tier in force.
+    /// The isolation tier in force, for programs of processors with the network of `sandbox.network`.
     #[must_use]
     pub fn tier(&self) -> Tier {
-        self.pool.tier()
+        self.tier
+    }
+
+    /// What keeps it from being stronger.
+    #[must_use]
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
     }
 
     /// The isolation tier in words, and what keeps it from being stronger.
@@ -190,26 +210,26 @@ impl Engine {
 
     /// The workers.
     #[must_use]
-    pub fn pool(&self) -> WorkerPool {
-        self.pool.clone()
+    pub fn pools(&self) -> Pools {
+        self.pools.clone()
     }
 
     /// What became of workers so far.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        self.pool.stats()
+        self.pools.stats()
     }
 
     /// Ends every worker and removes the scratch directory.
     pub async fn shutdown(self) {
-        self.pool.shutdown().await;
+        self.pools.shutdown().await;
         self.tracker.close();
         if tokio::time::timeout(Duration::from_secs(10), self.tracker.wait()).await.is_err() {
             tracing::warn!(tasks = self.tracker.len(), "tasks of ours did not end in time");
         }
         let scratch = self.scratch;
         // Removal is blocking work; a failure leaves a directory behind and nothing worse.
-        let _ = tokio::task::spawn_blocking(move || scratch.close()).await;
+        let _ = tokio::task::spawn_blocking(move || drop(scratch)).await;
     }
 }
 
@@ -223,6 +243,30 @@ impl Settings {
             max_unsettled: self.pipeline.max_unsettled as usize,
             max_unsettled_bytes: (self.pipeline.max_unsettled_mb as usize) << 20,
             retry: None,
+        }
+    }
+}
+
+/// Workers with one kind of network, and where their boxes are.
+async fn start_pool(
+    settings: &Settings,
+    sandbox: Option<Policy>,
+    interpreter: PathBuf,
+    require: Tier,
+    tracker: &TaskTracker,
+) -> Result<(WorkerPool, TempDir), EngineError> {
+    let base = settings.scratch_dir();
+    let scratch = tempfile::Builder::new()
+        .prefix("evalmill-")
+        .tempdir_in(&base)
+        .map_err(|source| EngineError::Scratch { dir: base, source })?;
+    let policy = policy(settings, interpreter, scratch.path().to_path_buf(), sandbox);
+    let pool = WorkerPool::start(pool_settings(settings, policy), tracker).await?;
+    match sandbox::suffices(&settings.sandbox, require, pool.tier(), pool.missing()) {
+        Ok(()) => Ok((pool, scratch)),
+        Err(error) => {
+            pool.shutdown().await;
+            Err(error.into())
         }
     }
 }

@@ -33,6 +33,7 @@ mod doctor;
 mod engine;
 mod execute;
 mod ledger;
+mod networks;
 mod publish;
 mod rows;
 mod serve;

@@ -24,7 +24,7 @@ use crate::telemetry::{Health, Link as LinkName, ListenError, Metrics, Published
 use crate::telemetry::{listen, serve_http};
 use crate::transport::rabbitmq::{BrokerError, Link, RabbitMqSink, Stats, connect};
 use crate::transport::{Address, Outgoing, Receipt, Sink as _};
-use crate::worker::WorkerPool;
+use crate::worker::Pools;
 
 /// Between two looks at the links.
 const TICK: Duration = Duration::from_millis(200);
@@ -123,7 +123,7 @@ pub(super) async fn serve_measured(
         hold,
         metrics: Metrics::new(),
         stats,
-        pool: engine.pool(),
+        pools: engine.pools(),
         pipeline: engine.pipeline(),
         links: [source.consume_link(), source.publish_link()],
         window: Mutex::new(Window::new(engine.instance())),
@@ -206,7 +206,7 @@ struct Watched {
     hold: watch::Sender<bool>,
     metrics: Metrics,
     stats: Arc<Stats>,
-    pool: WorkerPool,
+    pools: Pools,
     pipeline: Arc<Pipeline<crate::executor::PoolExecutor>>,
     /// Consuming, publishing.
     links: [Link; 2],
@@ -268,7 +268,7 @@ impl Watched {
             metrics.connection_blocked(name, state.is_blocked());
             metrics.reconnected(name, losses.load(Relaxed));
         }
-        let pool = self.pool.stats();
+        let pool = self.pools.stats();
         metrics.recycled(pool.recycled);
         metrics.launcher_restarts(pool.launcher_restarts);
     }
@@ -340,7 +340,7 @@ impl Watched {
 
     /// Sends the timings of the window that ends now; nobody waits for them.
     async fn emit(&self, sink: &mut RabbitMqSink) -> Option<oneshot::Receiver<()>> {
-        let recycled = self.pool.stats().recycled;
+        let recycled = self.pools.stats().recycled;
         let busy = self.pipeline.busy_slots().min(self.slots) as u64;
         let message = {
             let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);

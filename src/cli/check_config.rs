@@ -11,6 +11,7 @@ use crate::config::{Problems, Sources, load, render};
 /// There are problems, or standard output cannot be written.
 pub(super) fn check_config(file: Option<PathBuf>, show_origin: bool) -> Result<(), Failure> {
     let loaded = load(&Sources::from_process(file))?;
+    super::processors_are_known(&loaded)?;
     let rabbitmq = &loaded.settings.rabbitmq;
     // Where no broker is named, nothing is served, and a prediction may take as long as it likes.
     if !(rabbitmq.url.reveal().is_empty() && rabbitmq.url_file.is_empty()) {

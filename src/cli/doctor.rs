@@ -17,7 +17,9 @@ const WIDTH: usize = 79;
 /// # Errors
 /// See the exit codes.
 pub(super) fn doctor(file: Option<PathBuf>, args: &DoctorArgs) -> Result<(), Failure> {
-    let mut settings = load(&Sources::from_process(file.clone()))?.settings;
+    let loaded = load(&Sources::from_process(file.clone()))?;
+    super::processors_are_known(&loaded)?;
+    let mut settings = loaded.settings;
     if let Some(tier) = args.tier {
         // No setting: one below sandbox.require is no mistake here, but what is asked about.
         settings.sandbox.tier = tier.into();

@@ -73,7 +73,7 @@ impl Failure {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Config(_) => 78,
+            Self::Config(_) | Self::Engine(EngineError::Setting(_)) => 78,
             Self::Engine(EngineError::Workers(_) | EngineError::Interpreter(_) | EngineError::Tier(_)) => 69,
             Self::Broker(error) => match error.fault() {
                 Fault::Unreachable => 69,

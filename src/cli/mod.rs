@@ -27,6 +27,15 @@ pub use dispatch::main;
 
 use std::io::{self, ErrorKind, Write};
 
+use crate::config::{Loaded, Problems};
+use crate::processors::Registry;
+use exit::Failure;
+
+/// Whether there is each processor that the configuration speaks of.
+fn processors_are_known(loaded: &Loaded) -> Result<(), Failure> {
+    Ok(loaded.processors_are_known(&Registry::BUILTIN).map_err(|problem| Problems(vec![problem]))?)
+}
+
 /// Writes all of it to standard output. A reader that has enough is no error.
 fn print(bytes: &[u8]) -> io::Result<()> {
     print_to(&mut io::stdout().lock(), bytes)

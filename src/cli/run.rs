@@ -32,7 +32,9 @@ use crate::transport::{
 pub(super) fn run(file: Option<PathBuf>, args: &RunArgs) -> Result<(), Failure> {
     let mut sources = Sources::from_process(file);
     sources.overrides = overrides(args);
-    let settings = load(&sources)?.settings;
+    let loaded = load(&sources)?;
+    super::processors_are_known(&loaded)?;
+    let settings = loaded.settings;
     let telemetry = &settings.telemetry;
     start_logging(&telemetry.log, telemetry.log_format).map_err(Failure::Usage)?;
     let runtime = runtime(settings.num_workers())

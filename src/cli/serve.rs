@@ -24,6 +24,7 @@ pub(super) fn serve(file: Option<PathBuf>, args: &ServeArgs) -> Result<(), Failu
     let workers = workers.map(|value| Override::new("worker.num_workers", value, "--workers"));
     let loaded = client::loaded(file, workers.into_iter().collect())?;
     loaded.held_long_enough().map_err(|problem| Problems(vec![problem]))?;
+    super::processors_are_known(&loaded)?;
     let settings = loaded.settings;
     let runtime = runtime(settings.num_workers())
         .map_err(|error| Failure::Io(format!("no runtime can be started: {error}")))?;

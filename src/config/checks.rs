@@ -1,6 +1,6 @@
 //! Whether a value is what its key asks for, and whether the values fit each other.
 
-use super::keys::{Key, Kind};
+use super::keys::{Key, Kind, is_name};
 use super::settings::Settings;
 use super::types::Tier;
 use config::{Value, ValueKind};
@@ -91,10 +91,6 @@ impl Kind {
             _ => false,
         }
     }
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 fn is_absolute(text: &str) -> bool {

@@ -100,6 +100,7 @@ pub(super) const KEYS: &[Key] = &[
     key("pipeline.max_unsettled_mb", Kind::Whole(1, TEBIBYTE_IN_MB), "256"),
     key("pipeline.max_line_mb", Kind::Whole(1, 128), "128"),
     key("pipeline.echo_prediction", Kind::Echo, "\"all\", \"none\" or [\"id\"]"),
+    key("processors.NAME.network", Kind::Switch, "false"),
     key("processors.humaneval.problems", Kind::Text, "\"/data/HumanEval.jsonl\""),
     key("environment.pass", Kind::VariableNames, "[\"LANG\"]"),
     key("environment.set", Kind::Variables, "{ LANG = \"C.UTF-8\" }"),
@@ -137,14 +138,49 @@ pub(super) const KEYS: &[Key] = &[
 /// The path of the one key whose entries have names of their own.
 pub(super) const VARIABLES: &str = "environment.set";
 
+/// The one section whose sections have names of their own.
+pub(super) const PROCESSORS: &str = "processors";
+
+/// The section of keys that every processor has: no processor's own name, which is in lower case.
+const ANY_PROCESSOR: &str = "processors.NAME";
+
 /// The key of this path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.path == path)
+    let exactly = |path: &str| KEYS.iter().find(|key| key.path == path && !key.is_of_any_processor());
+    exactly(path).or_else(|| {
+        let (name, own) = of_processor(path)?;
+        let key = KEYS.iter().find(|key| below(key.path, ANY_PROCESSOR) == Some(own))?;
+        is_name(name).then_some(key)
+    })
 }
 
 /// Whether this path is a section: some key is below it.
 pub(super) fn is_section(path: &str) -> bool {
-    path.is_empty() || KEYS.iter().any(|key| below(key.path, path).is_some())
+    path.is_empty()
+        || below(path, PROCESSORS).is_some_and(|name| !name.contains('.'))
+        || KEYS.iter().any(|key| below(key.path, path).is_some())
+}
+
+/// The processor's name and what is below it, of a path that has both.
+pub(super) fn of_processor(path: &str) -> Option<(&str, &str)> {
+    below(path, PROCESSORS)?.split_once('.')
+}
+
+impl Key {
+    /// Whether it stands for as many keys as there are processors.
+    pub(super) fn is_of_any_processor(&self) -> bool {
+        below(self.path, ANY_PROCESSOR).is_some()
+    }
+
+    /// Whether it has a value where nothing sets it.
+    pub(super) fn has_default(&self) -> bool {
+        self.path != VARIABLES && below(self.path, PROCESSORS).is_none()
+    }
+}
+
+/// Lower-case letters, digits and underscores.
+pub(super) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 /// What of `path` is below `section`.
@@ -174,8 +210,14 @@ pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
     if let Some(moved) = candidates().find(|path| last(path) == name) {
         return Some(moved);
     }
+    // Of a processor's, its own name is no part of the slip.
+    let of_any = of_processor(unknown).map(|(_, own)| format!("{ANY_PROCESSOR}.{own}"));
+    let like = |path| {
+        let likeness = |unknown: &str| strsim::normalized_damerau_levenshtein(unknown, path);
+        of_any.as_deref().map_or(0.0, likeness).max(likeness(unknown))
+    };
     candidates()
-        .map(|path| (strsim::normalized_damerau_levenshtein(unknown, path), path))
+        .map(|path| (like(path), path))
         .filter(|(likeness, _)| *likeness > 0.6)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, path)| path)

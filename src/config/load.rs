@@ -85,13 +85,14 @@ impl fmt::Debug for Sources {
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
-    /// Where each came from, by dotted path; each variable of `environment.set` has a path of its own.
+    /// Where each came from, by dotted path; each variable of `environment.set` has a path of its own, and what is
+    /// set of a processor.
     pub origins: BTreeMap<String, Origin>,
 }
 
 impl Default for Loaded {
     fn default() -> Self {
-        let known = KEYS.iter().filter(|key| key.path != VARIABLES);
+        let known = KEYS.iter().filter(|key| key.has_default());
         Self {
             settings: Settings::default(),
             origins: known.map(|key| (key.path.to_owned(), Origin::Default)).collect(),
@@ -233,6 +234,12 @@ fn judge(leaf: &Leaf) -> Result<Json, Problem> {
             _ => Err(leaf.problem("must be text", Some(format!("{name} = \"value\"")))),
         };
     }
+    if let Some((name, _)) = keys::of_processor(path)
+        && !keys::is_name(name)
+    {
+        let rule = "must be below a processor's name, of lower-case letters, digits and underscores";
+        return Err(leaf.problem(rule, Some("a section [processors.humaneval]".into())));
+    }
     let Some(key) = keys::find(path) else {
         let hint = keys::nearest(path).map(str::to_owned);
         return Err(leaf.problem("is not a known setting", hint));
@@ -264,6 +271,19 @@ impl Loaded {
                     seconds * 2.0, problem.path
                 )),
             }
+        })
+    }
+
+    /// [`Settings::processors_are_known`], its problem naming where the setting came from.
+    ///
+    /// # Errors
+    ///
+    /// There is a section for a processor that is not known.
+    pub fn processors_are_known(&self, known: &[&str]) -> Result<(), Problem> {
+        self.settings.processors_are_known(known).map_err(|problem| {
+            let of_it = |path: &str| below(path, &problem.path).is_some();
+            let origin = self.origins.iter().find(|(path, _)| of_it(path)).map(|(_, origin)| origin.clone());
+            Problem { origin: origin.unwrap_or(Origin::Default), ..problem }
         })
     }
 

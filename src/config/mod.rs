@@ -24,15 +24,15 @@ pub use problem::{Origin, Problem, Problems};
 pub use redact::{is_secret_name, redact};
 pub use render::render;
 pub use settings::{
-    Debugging, Environment, Execution, HumanEval, Limits, Pipeline, Processors, Python, RabbitMq, Sandbox,
-    Settings, Telemetry, Worker,
+    Debugging, Environment, Execution, Limits, Pipeline, Processor, Python, RabbitMq, Sandbox, Settings,
+    Telemetry, Worker,
 };
 pub use types::{Echo, LogFormat, Secret, SecretUrl, Tier, TierChoice, TopologyMode};
 
 /// The documented defaults: every key with its unit, range and meaning.
 pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 
-/// The paths of all keys, in the order of [`DEFAULT_TOML`].
+/// The paths of all keys, in the order of [`DEFAULT_TOML`]; `processors.NAME.` stands for each processor.
 pub fn key_paths() -> impl Iterator<Item = &'static str> {
     keys::KEYS.iter().map(|key| key.path)
 }

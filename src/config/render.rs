@@ -1,6 +1,6 @@
 //! What is in force, as TOML that loads again.
 
-use super::keys::{KEYS, VARIABLES, below};
+use super::keys::{KEYS, PROCESSORS, VARIABLES, below};
 use super::layers::quote;
 use super::load::Loaded;
 use super::problem::Origin;
@@ -12,12 +12,12 @@ use std::fmt::Write;
 pub fn render(loaded: &Loaded, show_origin: bool) -> String {
     let tree = serde_json::to_value(&loaded.settings).unwrap_or_default();
     let mut text = String::new();
-    let mut current = "";
-    let mut line = |section: &'static str, name: &str, path: &str, value: &Json| {
+    let mut current = String::new();
+    let mut line = |section: &str, name: &str, path: &str, value: &Json| {
         if section != current {
             let gap = if current.is_empty() { "" } else { "\n" };
             let _ = writeln!(text, "{gap}[{section}]");
-            current = section;
+            current = section.to_owned();
         }
         let _ = write!(text, "{name} = {}", toml(path, value));
         if show_origin {
@@ -27,11 +27,8 @@ pub fn render(loaded: &Loaded, show_origin: bool) -> String {
         }
         text.push('\n');
     };
-    for key in KEYS {
+    for key in KEYS.iter().filter(|key| key.has_default()) {
         let value = key.path.split('.').fold(&tree, |at, name| &at[name]);
-        if key.path == VARIABLES {
-            continue;
-        }
         let (section, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
         line(section, name, key.path, value);
     }
@@ -39,6 +36,16 @@ pub fn render(loaded: &Loaded, show_origin: bool) -> String {
     for (name, value) in variables.as_object().into_iter().flatten() {
         let path = format!("{VARIABLES}.{name}");
         line(VARIABLES, below(&path, VARIABLES).unwrap_or(name), &path, value);
+    }
+    for (processor, settings) in tree[PROCESSORS].as_object().into_iter().flatten() {
+        let section = format!("{PROCESSORS}.{processor}");
+        for (name, value) in settings.as_object().into_iter().flatten() {
+            let path = format!("{section}.{name}");
+            // What another kind of processor has is empty here.
+            if loaded.origins.contains_key(&path) {
+                line(&section, name, &path, value);
+            }
+        }
     }
     text
 }

@@ -55,6 +55,31 @@ impl Settings {
         })
     }
 
+    /// Whether boxes of predictions that this processor prepares have the host's network.
+    pub fn network_of(&self, processor: &str) -> bool {
+        let own = self.processors.get(processor).and_then(|processor| processor.network);
+        own.unwrap_or(self.sandbox.network)
+    }
+
+    /// Whether there is each processor that has a section.
+    ///
+    /// # Errors
+    ///
+    /// There is not; it would be a slip, and its settings would be in force for nothing.
+    pub fn processors_are_known(&self, known: &[&str]) -> Result<(), Problem> {
+        let mut names = self.processors.keys();
+        let Some(name) = names.find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
+        let like = |one: &&str| strsim::normalized_damerau_levenshtein(one, name);
+        let nearest = known.iter().copied().max_by(|a, b| like(a).total_cmp(&like(b)));
+        Err(Problem {
+            path: format!("processors.{name}"),
+            value: None,
+            origin: Origin::Default,
+            rule: format!("there is no processor of this name; known are: {}", known.join(", ")).into(),
+            hint: nearest.map(|nearest| format!("[processors.{nearest}]")),
+        })
+    }
+
     /// Where boxes are made.
     pub fn scratch_dir(&self) -> PathBuf {
         choose_scratch(&self.worker.scratch_dir, std::env::var_os("EXEC_TMP_DIR"))

@@ -38,8 +38,8 @@ pub struct Settings {
     pub sandbox: Sandbox,
     /// From lines to results.
     pub pipeline: Pipeline,
-    /// Settings of single processors.
-    pub processors: Processors,
+    /// Settings of single processors, by their names.
+    pub processors: BTreeMap<String, Processor>,
     /// The environment variables of boxes.
     pub environment: Environment,
     /// The broker.
@@ -170,18 +170,12 @@ section! {
     }
 }
 
-/// Settings of single processors.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Processors {
-    /// The HumanEval processor.
-    pub humaneval: HumanEval,
-}
-
 section! {
-    /// The HumanEval processor.
-    HumanEval {
-        /// The file of problems; empty is none.
+    /// One processor. What is not for every one is only taken for those that it is for.
+    Processor {
+        /// Whether boxes of its predictions have the host's network; `None`: as `sandbox.network` says.
+        network: Option<bool> = None,
+        /// Of `humaneval`, the file of problems; empty is none.
         problems: String = "",
     }
 }

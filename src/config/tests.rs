@@ -41,7 +41,8 @@ fn the_default_file_says_what_the_structs_say() {
         .filter(|(_, from)| **from != Origin::Default)
         .map(|(path, _)| path.as_str())
         .collect();
-    let known: BTreeSet<_> = key_paths().filter(|path| *path != VARIABLES).collect();
+    let known = keys::KEYS.iter().filter(|key| key.has_default());
+    let known: BTreeSet<_> = known.map(|key| key.path).collect();
     assert_eq!(set, known, "the default file sets every key");
 }
 
@@ -89,7 +90,15 @@ fn the_table_of_keys_and_the_structs_agree() {
     }
     let mut found = BTreeSet::new();
     leaves("", &serde_json::to_value(Settings::default()).unwrap(), &mut found);
-    assert_eq!(found, key_paths().map(str::to_owned).collect());
+    // What processors have stands there once, whosever it is.
+    let mut named = BTreeSet::new();
+    leaves("", &serde_json::to_value(Processor::default()).unwrap(), &mut named);
+    found.extend(named.iter().map(|name| format!("processors.*.{name}")));
+    let path = |path: &str| match keys::of_processor(path) {
+        Some((_, name)) => format!("processors.*.{name}"),
+        None => path.to_owned(),
+    };
+    assert_eq!(found, key_paths().map(path).collect());
 }
 
 #[rstest]
@@ -145,6 +154,15 @@ fn the_table_of_keys_and_the_structs_agree() {
 #[case("pipeline.echo_prediction = \"some\"", "must be \"all\", \"none\" or a list of field names")]
 #[case("pipeline.echo_prediction = [1]", "pipeline.echo_prediction = [1] (from FILE): must be \"all\"")]
 #[case("processors.humaneval.problems = 1", "must be text")]
+#[case("processors.humaneval.network = \"host\"", "must be true or false. Try: false")]
+#[case("processors.humaneval = 1", "must be a table. Try: a table [processors.humaneval]")]
+#[case(
+    "processors.executable.problems = \"x\"",
+    "is not a known setting. Try: processors.humaneval.problems"
+)]
+#[case("processors.humaneval.netwrok = true", "is not a known setting. Try: processors.NAME.network")]
+#[case("processors.NAME.network = true", "must be below a processor's name, of lower-case letters")]
+#[case("processors.\"a.b\".network = true", "must be below a processor's name, of lower-case letters")]
 #[case("environment.pass = [\"A=B\"]", "must be a list of names of environment variables")]
 #[case("environment.pass = \"LANG\"", "must be a list of names of environment variables")]
 #[case("environment.set.A = 1", "environment.set.A = 1 (from FILE): must be text. Try: A = \"value\"")]
@@ -270,8 +288,27 @@ fn texts_of_the_environment_become_the_type_of_their_key() {
     assert_eq!(settings.environment.pass, ["LANG", "LC_ALL"]);
     assert_eq!(settings.environment.set["Db__PASSWORD"], "007");
     assert_eq!(settings.pipeline.echo_prediction, Echo::Fields(vec!["id".into(), "task".into()]));
-    assert_eq!(settings.processors.humaneval.problems, "true");
+    assert_eq!(settings.processors["humaneval"].problems, "true");
     assert!(!format!("{settings:?}").contains("007\"}"), "{settings:?}");
+}
+
+#[test]
+fn each_processor_has_its_network_or_that_of_all() {
+    let opened = of_environment(&[("EVALMILL__PROCESSORS__PYTHON_TESTS__NETWORK", "true")]).unwrap().settings;
+    assert!(opened.network_of("python_tests") && !opened.network_of("humaneval"));
+    let all = of_file("sandbox.network = true\n[processors.humaneval]\nnetwork = false").unwrap().settings;
+    assert!(all.network_of("python_tests") && !all.network_of("humaneval"));
+}
+
+#[test]
+fn a_section_for_no_processor_is_said_with_its_origin() {
+    let loaded = of_environment(&[("EVALMILL__PROCESSORS__HUMANEVIL__NETWORK", "true")]).unwrap();
+    assert_eq!(loaded.processors_are_known(&["humanevil"]), Ok(()));
+    let problem = loaded.processors_are_known(&["executable", "humaneval"]).unwrap_err().to_string();
+    assert_eq!(
+        problem,
+        "processors.humanevil (from environment EVALMILL__PROCESSORS__HUMANEVIL__NETWORK): there is no processor of this name; known are: executable, humaneval. Try: [processors.humaneval]"
+    );
 }
 
 #[test]
@@ -297,6 +334,7 @@ fn a_text_that_is_no_number_is_refused(#[case] text: &str) {
 #[case(
     "limits.default_timeout = 0.1\nworker.num_workers = 4\npipeline.echo_prediction = [\"id\", \"a\\\"b\"]"
 )]
+#[case("processors.a.network = true\nprocessors.humaneval = { network = false, problems = \"x\" }")]
 #[case("telemetry.listen = \"\"")]
 #[case("telemetry.listen = \"[::]:0\"")]
 #[case("pipeline.echo_prediction = \"none\"\nenvironment.pass = [\"A\"]\nsandbox.tier = \"none\"")]

@@ -1,4 +1,4 @@
-//! The executor over the worker pool.
+//! The executor over the worker pools.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::outcome::{carry, command_result, without_run};
 use super::{Rules, StartRate};
 use crate::model::{CommandResult, Executable, ExecutionResult, FileContent, Termination};
 use crate::worker::protocol::{BoxFile, Close, Closed, Ended, Open, Run, RunLimits, Tracked};
-use crate::worker::{Lost, LostReason, OpenBox, OpenError, Phase, WorkerPool};
+use crate::worker::{Lost, LostReason, OpenBox, OpenError, Phase, Pools};
 
 /// How often an executable is tried where the failure is ours.
 const MAX_TRIES: u32 = 4;
@@ -32,6 +32,8 @@ pub struct Job {
     pub rules: Arc<Rules>,
     /// Limits of commands that name no timeout of their own. No CPU time: as much as the wall limit.
     pub limits: RunLimits,
+    /// Its programs have the host's network.
+    pub network: bool,
     /// Execution time that the prediction has left.
     pub budget: Duration,
 }
@@ -68,10 +70,10 @@ pub struct ExecutorSettings {
     pub tracked_total_bytes: u64,
 }
 
-/// The executor over the worker pool.
+/// The executor over the worker pools.
 #[derive(Debug, Clone)]
 pub struct PoolExecutor {
-    pool: WorkerPool,
+    pools: Pools,
     settings: ExecutorSettings,
     writes: Arc<Semaphore>,
     starts: Arc<StartRate>,
@@ -92,11 +94,11 @@ impl From<Lost> for Trouble {
 }
 
 impl PoolExecutor {
-    /// An executor over `pool`.
+    /// An executor over `pools`.
     #[must_use]
-    pub fn new(pool: WorkerPool, settings: ExecutorSettings) -> Self {
+    pub fn new(pools: Pools, settings: ExecutorSettings) -> Self {
         Self {
-            pool,
+            pools,
             settings,
             writes: Arc::new(Semaphore::new(settings.write_rate_limit.max(1))),
             starts: Arc::new(StartRate::new(settings.max_starts_per_second)),
@@ -105,7 +107,9 @@ impl PoolExecutor {
 
     async fn attempt(&self, job: &Job, done: &mut Executed) -> Result<(), Trouble> {
         let queued = Instant::now();
-        let lease = self.pool.lease().await.map_err(|error| Trouble::Ours(error.to_string()))?;
+        // Held for as long as the box is there.
+        let (_turn, lease) =
+            self.pools.lease(job.network).await.map_err(|error| Trouble::Ours(error.to_string()))?;
         let permit = self.writes.acquire().await.map_err(|error| Trouble::Ours(error.to_string()))?;
         let writing = Instant::now();
         done.wait += writing - queued;

@@ -241,7 +241,7 @@ pub struct WorkerStamp {
     pub version: String,
     /// The sandbox tier in force.
     pub tier: String,
-    /// Isolation layers that were tried or wanted and are missing.
+    /// Isolation layers that were tried or wanted and are missing, or that the configuration opens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
     /// A wall limit was extended because the machine was busy.

@@ -17,5 +17,5 @@ pub use decode::{Decoded, Framing, Incoming, Undecodable, decode, id_of};
 pub use gate::{Gate, Turn};
 pub use keep::Keep;
 pub use limits::LimitSettings;
-pub use process::{Pipeline, PipelineSettings, Processed};
+pub use process::{Pipeline, PipelineSettings, Processed, Walls};
 pub use processors::{Processors, Program};

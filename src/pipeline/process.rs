@@ -1,5 +1,6 @@
 //! The stages, one after another.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,12 +43,23 @@ pub struct PipelineSettings {
     pub max_result_bytes: Option<Ceiling>,
     /// Who makes the results.
     pub instance: String,
+    /// What programs are behind.
+    pub walls: Walls,
+    /// The same of single processors, by their names.
+    pub walls_of: BTreeMap<String, Walls>,
+    /// What is kept for people.
+    pub keep: Keep,
+}
+
+/// What programs are behind.
+#[derive(Debug, Clone, Default)]
+pub struct Walls {
+    /// They have the host's network.
+    pub network: bool,
     /// The sandbox tier in force.
     pub tier: String,
     /// Names of the isolation layers that are missing.
     pub missing: Vec<String>,
-    /// What is kept for people.
-    pub keep: Keep,
 }
 
 /// A result, encoded, with what aggregation needs.
@@ -139,7 +151,13 @@ impl<E: Execute> Pipeline<E> {
         let subject = Subject { id: undecodable.id, result_id: undecodable.result_id, ..Subject::default() };
         let ending =
             Ending { verdict: Some(Verdict::Invalid), detail: Some(undecodable.reason), ..Ending::default() };
-        self.encode(subject, incoming, ending, timings)
+        self.encode(subject, incoming, ending, timings, &self.settings.walls)
+    }
+
+    /// The processor that is meant, and what its programs are behind.
+    fn processor<'a>(&'a self, decoded: &'a Decoded) -> (&'a str, &'a Walls) {
+        let name = decoded.preprocessor.as_deref().unwrap_or(&self.settings.default_preprocessor);
+        (name, self.settings.walls_of.get(name).unwrap_or(&self.settings.walls))
     }
 
     /// Sees one prediction to its result. `None`: `draining` was cancelled before it was started.
@@ -154,7 +172,8 @@ impl<E: Execute> Pipeline<E> {
         let mut timings =
             StageTimings { queue: (started - incoming.arrived).as_secs_f64(), ..Default::default() };
         let decoded = Arc::new(decoded);
-        let (stage, task) = self.preprocess(&decoded, draining).await?;
+        let (name, walls) = self.processor(&decoded);
+        let (stage, task) = self.preprocess(name, &decoded, draining).await?;
         timings.preprocess = started.elapsed().as_secs_f64();
         let ending = match stage {
             Stage::Invalid(reason) => {
@@ -175,7 +194,8 @@ impl<E: Execute> Pipeline<E> {
                     () = until(self.settings.max_wait.map(|wait| incoming.arrived + wait)) => return None,
                 };
                 timings.wait = waiting.elapsed().as_secs_f64();
-                let mut stages = Stages { incoming, limits, timings: &mut timings };
+                let network = walls.network;
+                let mut stages = Stages { incoming, limits, network, timings: &mut timings };
                 let budget = self.settings.limits.max_prediction_time;
                 let executed = self.execute(&mut stages, 0, tasks, budget).await;
                 // Who may have more to run keeps its slot for it.
@@ -195,7 +215,7 @@ impl<E: Execute> Pipeline<E> {
             prediction: self.echo(&decoded),
             metadata: decoded.metadata.clone(),
         };
-        Some(self.encode(subject, incoming, ending, timings))
+        Some(self.encode(subject, incoming, ending, timings, walls))
     }
 
     /// A slot, once it is this prediction's turn. No slot is held while it is not: whose turn it is
@@ -214,10 +234,10 @@ impl<E: Execute> Pipeline<E> {
     /// `None`: `draining` was cancelled before it began.
     async fn preprocess(
         &self,
+        name: &str,
         decoded: &Arc<Decoded>,
         draining: &CancellationToken,
     ) -> Option<(Stage, Option<String>)> {
-        let name = decoded.preprocessor.as_deref().unwrap_or(&self.settings.default_preprocessor);
         let limits = self.settings.limits;
         let (processor, program) = match self.processors.get(name) {
             Ok(Who::Builtin(processor)) => (Arc::clone(processor), None),
@@ -258,12 +278,12 @@ impl<E: Execute> Pipeline<E> {
         tasks: Vec<Ready>,
         mut budget: Duration,
     ) -> Vec<Executed> {
-        let Stages { incoming, limits, timings } = stages;
+        let &mut Stages { incoming, limits, network, ref mut timings } = stages;
         let mut all = Vec::with_capacity(tasks.len());
         for (sub, (executable, rules)) in (first..).zip(tasks) {
             let kept = self.settings.keep.keeps_files().then(|| executable.clone());
             let key = format!("{}.{sub}", incoming.sequence);
-            let job = Job { key, executable, rules: Arc::new(rules), limits: *limits, budget };
+            let job = Job { key, executable, rules: Arc::new(rules), limits, network, budget };
             let mut executed = self.executed(job).await;
             executed.result.preprocess_time = timings.preprocess;
             budget = budget.saturating_sub(Duration::from_secs_f64(executed.result.elapsed));
@@ -376,6 +396,7 @@ impl<E: Execute> Pipeline<E> {
         incoming: &Incoming,
         ending: Ending,
         timings: StageTimings,
+        walls: &Walls,
     ) -> Processed {
         let verdict = ending.verdict.unwrap_or(Verdict::InfraError);
         let message = ResultMessage {
@@ -397,8 +418,8 @@ impl<E: Execute> Pipeline<E> {
             worker: WorkerStamp {
                 instance: self.settings.instance.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                tier: self.settings.tier.clone(),
-                missing: self.settings.missing.clone(),
+                tier: walls.tier.clone(),
+                missing: walls.missing.clone(),
                 contended: ending.contended,
             },
         };
@@ -420,6 +441,8 @@ impl<E: Execute> Pipeline<E> {
 struct Stages<'a> {
     incoming: &'a Incoming,
     limits: RunLimits,
+    /// Of the host.
+    network: bool,
     timings: &'a mut StageTimings,
 }
 

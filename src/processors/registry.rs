@@ -39,6 +39,9 @@ pub struct UnknownProcessor {
 }
 
 impl Registry {
+    /// The names of the built-in processors.
+    pub const BUILTIN: [&str; 2] = ["executable", "humaneval"];
+
     /// The built-in processors.
     ///
     /// # Errors
@@ -55,6 +58,11 @@ impl Registry {
         self.by_name.insert(name.to_owned(), processor);
     }
 
+    /// The known names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
     /// The processor of this name.
     ///
     /// # Errors
@@ -62,7 +70,7 @@ impl Registry {
     pub fn get(&self, name: &str) -> Result<&Arc<dyn Processor>, UnknownProcessor> {
         self.by_name.get(name).ok_or_else(|| UnknownProcessor {
             name: name.chars().take(80).collect(),
-            known: self.by_name.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+            known: self.names().collect::<Vec<_>>().join(", "),
         })
     }
 }
@@ -75,6 +83,7 @@ mod tests {
     fn an_unknown_name_lists_the_known_ones() {
         let registry = Registry::builtin(&ProcessorSettings::default()).unwrap();
         assert!(registry.get("humaneval").is_ok());
+        assert!(registry.names().eq(Registry::BUILTIN));
         let Err(error) = registry.get("humanevil") else { panic!("it is unknown") };
         assert_eq!(
             error.to_string(),

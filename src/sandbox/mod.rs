@@ -31,7 +31,7 @@
 //!   watches that programs of several workers put on files of a tree that both see;
 //! - drop the supplementary groups of an ordinary user: the kernel does not allow it. No file that
 //!   they could open is shown;
-//! - with `sandbox.network`, keep programs from the host's loopback services and abstract sockets;
+//! - with the host's network, keep programs from its loopback services and abstract sockets;
 //! - keep the host's kernel from its own defects.
 
 mod birth;

@@ -7,6 +7,8 @@
 //!       └─ the command's process tree
 //! ```
 //!
+//! With the host's network for some programs there are two such launchers, each with its pool: pools.rs.
+//!
 //! A worker runs commands and reports what the kernel observed. It never judges, stops early or
 //! compares: what is expected of a program never enters the process that runs it.
 
@@ -21,6 +23,7 @@ mod launcher;
 mod manager;
 mod packet;
 mod pool;
+mod pools;
 pub mod protocol;
 mod settings;
 
@@ -28,4 +31,5 @@ pub use client::{Lease, Lost, LostReason, OpenBox, OpenError, Phase};
 pub use launcher::{launcher_entry, launcher_main};
 pub use manager::WorkerPool;
 pub use pool::RecycleReason;
+pub use pools::{Pools, Turn};
 pub use settings::{PoolSettings, PoolStats, WorkerError};

@@ -56,6 +56,12 @@ pub enum WorkerError {
     /// There would be no worker at all.
     #[error("num_workers is 0: at least one worker is needed")]
     NoWorkers,
+    /// No pool has workers of this kind.
+    #[error("no workers were started {} the host's network", if *network { "with" } else { "without" })]
+    Network {
+        /// Programs were to have the host's network.
+        network: bool,
+    },
     /// The pool was shut down.
     #[error("the worker pool is shut down")]
     ShutDown,

@@ -10,6 +10,7 @@ mod faults;
 mod hostile;
 mod humaneval;
 mod layers;
+mod network;
 mod process;
 mod rabbit;
 mod sandbox;

@@ -26,7 +26,7 @@ pub(crate) enum Who {
     Nobody,
 }
 
-fn tier(who: Who) -> &'static str {
+pub(crate) fn tier(who: Who) -> &'static str {
     static FULL: OnceLock<bool> = OnceLock::new();
     let can = || {
         let scratch = tempfile::tempdir().unwrap();
