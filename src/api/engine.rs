@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::networks::Networks;
+use super::programs;
 use tempfile::TempDir;
 use thiserror::Error;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Settings, Tier};
 use crate::executor::{ExecutorSettings, PoolExecutor};
+use crate::pipeline::external::ExternalError;
 use crate::pipeline::{Framing, Keep, LimitSettings, Pipeline, PipelineSettings};
 use crate::processors::{ProblemsError, ProcessorSettings, Registry, UnknownProcessor};
 use crate::sandbox::{self, Missing, Policy, TierError};
@@ -74,6 +77,12 @@ pub enum EngineError {
     /// The problems file cannot be used.
     #[error(transparent)]
     Problems(#[from] ProblemsError),
+    /// A program of the operator's does not work.
+    #[error(transparent)]
+    Program(#[from] ExternalError),
+    /// A program of the operator's leaves something to a processor that is not there.
+    #[error(transparent)]
+    Processor(#[from] UnknownProcessor),
     /// The isolation asked for cannot be had.
     #[error(transparent)]
     Tier(#[from] TierError),
@@ -92,6 +101,8 @@ pub struct Engine {
     missing: Vec<Missing>,
     notice: String,
     scratch: Vec<TempDir>,
+    /// Ends the operator's programs.
+    programs: DropGuard,
 }
 
 impl Engine {
@@ -115,15 +126,14 @@ impl Engine {
         options: EngineOptions,
         registry: Registry,
     ) -> Result<Self, EngineError> {
-        // One configuration is for programs with processors of their own and for those without.
-        let known: Vec<_> = Registry::BUILTIN.into_iter().chain(registry.names()).collect();
-        settings.processors_are_known(&known).map_err(|problem| config::Problems(vec![problem]))?;
         let wanted = sandbox::wanted(&settings.sandbox, options.require)?;
         let interpreter = settings.interpreter()?;
         let keep = Keep::new(directory(&settings.debug.dir), directory(&settings.debug.error_dir))
             .map_err(EngineError::Keep)?;
         let networks = Networks::new(settings, wanted.is_some());
-        let tracker = TaskTracker::new();
+        let (tracker, closing) = (TaskTracker::new(), CancellationToken::new());
+        let programs = closing.clone().drop_guard();
+        let processors = programs::start(settings, registry, &tracker, &closing).await?;
         let (mut pools, mut scratch) = (Pools::new(settings.num_workers()), Vec::new());
         for network in networks.wanted() {
             let sandbox = wanted.clone().map(|policy| Policy { network, ..policy });
@@ -145,7 +155,7 @@ impl Engine {
         let cap = settings.max_execute_at_once().unwrap_or(usize::MAX);
         let pipeline = Pipeline::new(
             executor,
-            registry.into(),
+            processors,
             PipelineSettings {
                 framing: options.framing,
                 default_preprocessor: settings.pipeline.default_preprocessor.clone(),
@@ -161,7 +171,7 @@ impl Engine {
                 keep,
             },
         );
-        Ok(Self { pools, tracker, pipeline: Arc::new(pipeline), tier, missing, notice, scratch })
+        Ok(Self { pools, tracker, pipeline: Arc::new(pipeline), tier, missing, notice, scratch, programs })
     }
 
     /// The stages.
@@ -223,6 +233,7 @@ impl Engine {
     /// Ends every worker and removes the scratch directory.
     pub async fn shutdown(self) {
         self.pools.shutdown().await;
+        drop(self.programs);
         self.tracker.close();
         if tokio::time::timeout(Duration::from_secs(10), self.tracker.wait()).await.is_err() {
             tracing::warn!(tasks = self.tracker.len(), "tasks of ours did not end in time");

@@ -34,6 +34,7 @@ mod engine;
 mod execute;
 mod ledger;
 mod networks;
+mod programs;
 mod publish;
 mod rows;
 mod serve;

@@ -73,8 +73,13 @@ impl Failure {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Config(_) | Self::Engine(EngineError::Setting(_)) => 78,
-            Self::Engine(EngineError::Workers(_) | EngineError::Interpreter(_) | EngineError::Tier(_)) => 69,
+            Self::Config(_) | Self::Engine(EngineError::Setting(_) | EngineError::Processor(_)) => 78,
+            Self::Engine(
+                EngineError::Workers(_)
+                | EngineError::Interpreter(_)
+                | EngineError::Tier(_)
+                | EngineError::Program(_),
+            ) => 69,
             Self::Broker(error) => match error.fault() {
                 Fault::Unreachable => 69,
                 Fault::Denied => 77,

@@ -35,6 +35,10 @@ pub(super) enum Kind {
     Switch,
     /// A list of absolute paths.
     AbsolutePaths,
+    /// A list of texts.
+    Texts,
+    /// The name of a file in a box.
+    BoxFile,
 }
 
 /// One key.
@@ -101,7 +105,20 @@ pub(super) const KEYS: &[Key] = &[
     key("pipeline.max_line_mb", Kind::Whole(1, 128), "128"),
     key("pipeline.echo_prediction", Kind::Echo, "\"all\", \"none\" or [\"id\"]"),
     key("processors.NAME.network", Kind::Switch, "false"),
+    key("processors.NAME.command", Kind::Texts, "[\"python3\", \"my_processor.py\"]"),
+    key("processors.NAME.processes", Kind::Whole(1, 1024), "1"),
+    key("processors.NAME.batch_size", Kind::Whole(1, 100_000), "1"),
+    key("processors.NAME.max_tasks_per_process", Kind::Whole(0, 1_000_000_000), "10000, or 0 for never"),
+    key("processors.NAME.timeout", Kind::Number(0.01, DAY), "30"),
+    key("processors.NAME.preprocessor", Kind::Text, "\"executable\", or \"\" for the program itself"),
+    key("processors.NAME.postprocessor", Kind::Text, "\"executable\", or \"\" for the program itself"),
     key("processors.humaneval.problems", Kind::Text, "\"/data/HumanEval.jsonl\""),
+    key("languages.NAME.aliases", Kind::Texts, "[\"py\"], or [] for none"),
+    key("languages.NAME.file", Kind::BoxFile, "\"main.rs\""),
+    key("languages.NAME.compile", Kind::Texts, "[\"rustc\", \"-O\", \"main.rs\"], or [] for nothing"),
+    key("languages.NAME.run", Kind::Texts, "[\"./main\"]"),
+    key("languages.NAME.compile_timeout", Kind::Number(0.01, DAY), "60"),
+    key("languages.NAME.timeout", Kind::Number(0.0, DAY), "0 for the prediction's"),
     key("environment.pass", Kind::VariableNames, "[\"LANG\"]"),
     key("environment.set", Kind::Variables, "{ LANG = \"C.UTF-8\" }"),
     key("rabbitmq.url", Kind::Text, "\"amqp://user:password@host:5672/vhost\""),
@@ -138,43 +155,42 @@ pub(super) const KEYS: &[Key] = &[
 /// The path of the one key whose entries have names of their own.
 pub(super) const VARIABLES: &str = "environment.set";
 
-/// The one section whose sections have names of their own.
+/// The sections whose sections have names of their own; `NAME` stands for each in the paths of their keys: no
+/// name of theirs, which is in lower case.
+pub(super) const NAMED: [&str; 2] = [PROCESSORS, LANGUAGES];
 pub(super) const PROCESSORS: &str = "processors";
-
-/// The section of keys that every processor has: no processor's own name, which is in lower case.
-const ANY_PROCESSOR: &str = "processors.NAME";
+pub(super) const LANGUAGES: &str = "languages";
 
 /// The key of this path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
-    let exactly = |path: &str| KEYS.iter().find(|key| key.path == path && !key.is_of_any_processor());
-    exactly(path).or_else(|| {
-        let (name, own) = of_processor(path)?;
-        let key = KEYS.iter().find(|key| below(key.path, ANY_PROCESSOR) == Some(own))?;
-        is_name(name).then_some(key)
-    })
+    let exactly = |path: &str| KEYS.iter().find(|key| key.path == path);
+    match named(path) {
+        None => exactly(path),
+        Some((_, name, _)) if !is_name(name) => None,
+        Some((section, _, own)) => exactly(path).or_else(|| exactly(&format!("{section}.NAME.{own}"))),
+    }
 }
 
 /// Whether this path is a section: some key is below it.
 pub(super) fn is_section(path: &str) -> bool {
     path.is_empty()
-        || below(path, PROCESSORS).is_some_and(|name| !name.contains('.'))
+        || named(path).is_none()
+            && NAMED.iter().any(|section| path == *section || below(path, section).is_some())
         || KEYS.iter().any(|key| below(key.path, path).is_some())
 }
 
-/// The processor's name and what is below it, of a path that has both.
-pub(super) fn of_processor(path: &str) -> Option<(&str, &str)> {
-    below(path, PROCESSORS)?.split_once('.')
+/// The section, the name and what is below it, of a path that has all three.
+pub(super) fn named(path: &str) -> Option<(&'static str, &str, &str)> {
+    NAMED.into_iter().find_map(|section| {
+        let (name, own) = below(path, section)?.split_once('.')?;
+        Some((section, name, own))
+    })
 }
 
 impl Key {
-    /// Whether it stands for as many keys as there are processors.
-    pub(super) fn is_of_any_processor(&self) -> bool {
-        below(self.path, ANY_PROCESSOR).is_some()
-    }
-
-    /// Whether it has a value where nothing sets it.
+    /// Whether it has a value where nothing sets it, and no section of a name.
     pub(super) fn has_default(&self) -> bool {
-        self.path != VARIABLES && below(self.path, PROCESSORS).is_none()
+        self.path != VARIABLES && named(self.path).is_none()
     }
 }
 
@@ -210,8 +226,8 @@ pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
     if let Some(moved) = candidates().find(|path| last(path) == name) {
         return Some(moved);
     }
-    // Of a processor's, its own name is no part of the slip.
-    let of_any = of_processor(unknown).map(|(_, own)| format!("{ANY_PROCESSOR}.{own}"));
+    // A name of its own is no part of the slip.
+    let of_any = named(unknown).map(|(section, _, own)| format!("{section}.NAME.{own}"));
     let like = |path| {
         let likeness = |unknown: &str| strsim::normalized_damerau_levenshtein(unknown, path);
         of_any.as_deref().map_or(0.0, likeness).max(likeness(unknown))

@@ -1,7 +1,7 @@
 //! Reading all sources, one over the other, and finding everything that is wrong with them.
 
 use super::checks::{AT_MOST, check, is_text, is_variable_name, tier_lacks};
-use super::keys::{self, KEYS, VARIABLES, below};
+use super::keys::{self, KEYS, LANGUAGES, VARIABLES, below};
 use super::layers::{self, Leaf, PREFIX};
 use super::problem::{Origin, Problem, Problems};
 use super::settings::Settings;
@@ -92,11 +92,15 @@ pub struct Loaded {
 
 impl Default for Loaded {
     fn default() -> Self {
-        let known = KEYS.iter().filter(|key| key.has_default());
-        Self {
-            settings: Settings::default(),
-            origins: known.map(|key| (key.path.to_owned(), Origin::Default)).collect(),
-        }
+        let settings = Settings::default();
+        let known = KEYS.iter().filter(|key| key.has_default()).map(|key| key.path.to_owned());
+        let of_language = |name| {
+            let keys = KEYS.iter().filter_map(|key| below(key.path, "languages.NAME"));
+            keys.map(move |key| format!("{LANGUAGES}.{name}.{key}"))
+        };
+        let origins = known.chain(settings.languages.keys().flat_map(of_language));
+        let origins = origins.map(|path| (path, Origin::Default)).collect();
+        Self { settings, origins }
     }
 }
 
@@ -205,6 +209,16 @@ impl Merged {
                 (None, None) => continue,
             });
         }
+        for (path, rule, hint) in loaded.settings.languages.faults() {
+            // Where the key is not set, its language is: by another key.
+            let section = path.rsplit_once('.').map_or("", |(section, _)| section);
+            let mut near = self.good.range(section.to_owned()..).map(|(_, (_, leaf))| leaf);
+            let near = near.find(|leaf| below(&leaf.path, section).is_some());
+            let origin = near.map_or(Origin::Default, |leaf| leaf.origin.clone());
+            if sound(&path) {
+                problems.push(Problem { path, value: None, origin, rule: rule.into(), hint: Some(hint) });
+            }
+        }
         let (tier, require) = ("sandbox.tier", "sandbox.require");
         if sound(tier)
             && sound(require)
@@ -234,11 +248,11 @@ fn judge(leaf: &Leaf) -> Result<Json, Problem> {
             _ => Err(leaf.problem("must be text", Some(format!("{name} = \"value\"")))),
         };
     }
-    if let Some((name, _)) = keys::of_processor(path)
+    if let Some((section, name, _)) = keys::named(path)
         && !keys::is_name(name)
     {
-        let rule = "must be below a processor's name, of lower-case letters, digits and underscores";
-        return Err(leaf.problem(rule, Some("a section [processors.humaneval]".into())));
+        let rule = "must be below a name of lower-case letters, digits and underscores";
+        return Err(leaf.problem(rule, Some(format!("a section [{section}.my_own]"))));
     }
     let Some(key) = keys::find(path) else {
         let hint = keys::nearest(path).map(str::to_owned);

@@ -1,6 +1,6 @@
 //! What is in force, as TOML that loads again.
 
-use super::keys::{KEYS, PROCESSORS, VARIABLES, below};
+use super::keys::{KEYS, NAMED, VARIABLES, below};
 use super::layers::quote;
 use super::load::Loaded;
 use super::problem::Origin;
@@ -17,7 +17,7 @@ pub fn render(loaded: &Loaded, show_origin: bool) -> String {
         if section != current {
             let gap = if current.is_empty() { "" } else { "\n" };
             let _ = writeln!(text, "{gap}[{section}]");
-            current = section.to_owned();
+            section.clone_into(&mut current);
         }
         let _ = write!(text, "{name} = {}", toml(path, value));
         if show_origin {
@@ -37,13 +37,15 @@ pub fn render(loaded: &Loaded, show_origin: bool) -> String {
         let path = format!("{VARIABLES}.{name}");
         line(VARIABLES, below(&path, VARIABLES).unwrap_or(name), &path, value);
     }
-    for (processor, settings) in tree[PROCESSORS].as_object().into_iter().flatten() {
-        let section = format!("{PROCESSORS}.{processor}");
-        for (name, value) in settings.as_object().into_iter().flatten() {
-            let path = format!("{section}.{name}");
-            // What another kind of processor has is empty here.
-            if loaded.origins.contains_key(&path) {
-                line(&section, name, &path, value);
+    for (section, all) in NAMED.map(|section| (section, &tree[section])) {
+        for (name, settings) in all.as_object().into_iter().flatten() {
+            let section = format!("{section}.{name}");
+            for (key, value) in settings.as_object().into_iter().flatten() {
+                let path = format!("{section}.{key}");
+                // What is not for this one is empty here.
+                if loaded.origins.contains_key(&path) {
+                    line(&section, key, &path, value);
+                }
             }
         }
     }

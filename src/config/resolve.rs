@@ -1,7 +1,8 @@
 //! What a setting comes to on this machine.
 
+use super::languages::Languages;
 use super::problem::{Origin, Problem};
-use super::settings::{Limits, Settings};
+use super::settings::{Limits, Processor, Settings};
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,16 @@ use std::time::Duration;
 const DIRECTORIES: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
 
 impl Settings {
+    /// The languages, no time of theirs longer than `limits.max_timeout`.
+    pub fn languages(&self) -> Languages {
+        let mut languages = self.languages.clone();
+        for language in languages.0.values_mut() {
+            language.compile_timeout = language.compile_timeout.min(self.limits.max_timeout);
+            language.timeout = language.timeout.min(self.limits.max_timeout);
+        }
+        languages
+    }
+
     /// The number of workers, at least one.
     pub fn num_workers(&self) -> usize {
         match self.worker.num_workers {
@@ -61,21 +72,40 @@ impl Settings {
         own.unwrap_or(self.sandbox.network)
     }
 
-    /// Whether there is each processor that has a section.
+    /// The processors that are programs of the operator's own.
+    pub fn programs(&self) -> impl Iterator<Item = (&str, &Processor)> {
+        let all = self.processors.iter().map(|(name, processor)| (name.as_str(), processor));
+        all.filter(|(_, processor)| !processor.command.is_empty())
+    }
+
+    /// Whether each section is for one of the `known` processors, or for a program under a name of its own.
     ///
     /// # Errors
     ///
-    /// There is not; it would be a slip, and its settings would be in force for nothing.
+    /// It is not; it would be a slip, and its settings would be in force for nothing.
     pub fn processors_are_known(&self, known: &[&str]) -> Result<(), Problem> {
-        let mut names = self.processors.keys();
-        let Some(name) = names.find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
+        if let Some((name, processor)) = self.programs().find(|(name, _)| known.contains(name)) {
+            return Err(Problem {
+                path: format!("processors.{name}.command"),
+                value: Some(format!("{:?}", processor.command)),
+                origin: Origin::Default,
+                rule: "must be of a processor with another name: this one is built in".into(),
+                hint: Some(format!("[processors.my_{name}]")),
+            });
+        }
+        let mut others = self.processors.iter().filter(|(_, processor)| processor.command.is_empty());
+        let Some((name, _)) = others.find(|(name, _)| !known.contains(&name.as_str())) else { return Ok(()) };
         let like = |one: &&str| strsim::normalized_damerau_levenshtein(one, name);
         let nearest = known.iter().copied().max_by(|a, b| like(a).total_cmp(&like(b)));
         Err(Problem {
             path: format!("processors.{name}"),
             value: None,
             origin: Origin::Default,
-            rule: format!("there is no processor of this name; known are: {}", known.join(", ")).into(),
+            rule: format!(
+                "there is no processor of this name; known are: {}; a program of your own has a command",
+                known.join(", ")
+            )
+            .into(),
             hint: nearest.map(|nearest| format!("[processors.{nearest}]")),
         })
     }

@@ -1,5 +1,6 @@
 //! The settings as structs. Their `Default` is what `config/default.toml` says.
 
+use super::languages::Languages;
 use super::redact::redact;
 use super::types::{Echo, LogFormat, Secret, SecretUrl, TierChoice, TopologyMode};
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub pipeline: Pipeline,
     /// Settings of single processors, by their names.
     pub processors: BTreeMap<String, Processor>,
+    /// How programs are built and run.
+    pub languages: Languages,
     /// The environment variables of boxes.
     pub environment: Environment,
     /// The broker.
@@ -175,6 +178,20 @@ section! {
     Processor {
         /// Whether boxes of its predictions have the host's network; `None`: as `sandbox.network` says.
         network: Option<bool> = None,
+        /// The operator's own program that it is, and its arguments; empty: it is a built-in one.
+        command: Vec<String> = Vec::new(),
+        /// Processes of that program.
+        processes: u32 = 1u32,
+        /// Most predictions that it is asked about at once.
+        batch_size: u32 = 1u32,
+        /// Predictions after which a process of it is replaced; 0 is never.
+        max_tasks_per_process: u64 = 0u64,
+        /// Seconds for one answer of it.
+        timeout: f64 = 30.0,
+        /// The built-in processor that prepares instead of it; empty is none.
+        preprocessor: String = "",
+        /// The built-in processor that judges instead of it; empty is none.
+        postprocessor: String = "",
         /// Of `humaneval`, the file of problems; empty is none.
         problems: String = "",
     }

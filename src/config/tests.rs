@@ -1,6 +1,6 @@
 //! Loading and rendering, from sources to settings and back.
 
-use super::keys::VARIABLES;
+use super::keys::{LANGUAGES, VARIABLES};
 use super::*;
 use rstest::rstest;
 use std::collections::BTreeSet;
@@ -41,8 +41,8 @@ fn the_default_file_says_what_the_structs_say() {
         .filter(|(_, from)| **from != Origin::Default)
         .map(|(path, _)| path.as_str())
         .collect();
-    let known = keys::KEYS.iter().filter(|key| key.has_default());
-    let known: BTreeSet<_> = known.map(|key| key.path).collect();
+    let known = Loaded::default().origins;
+    let known: BTreeSet<_> = known.keys().map(String::as_str).collect();
     assert_eq!(set, known, "the default file sets every key");
 }
 
@@ -60,7 +60,9 @@ fn every_key_of_the_default_file_has_a_comment_and_its_range() {
         if let Some(text) = line.strip_prefix('#') {
             comment.push_str(text);
         } else if let Some((name, _)) = line.split_once(" = ") {
-            assert!(!comment.is_empty(), "{name} has no comment");
+            // What a key of a language means is said once.
+            let said = !comment.is_empty() || section.starts_with(LANGUAGES);
+            assert!(said, "{name} has no comment");
             let key = keys::find(&format!("{section}.{name}")).unwrap();
             if let keys::Kind::Whole(min, max) = key.kind {
                 assert!(comment.contains(&format!("{min} to {max}")), "{name}: {comment}");
@@ -90,14 +92,15 @@ fn the_table_of_keys_and_the_structs_agree() {
     }
     let mut found = BTreeSet::new();
     leaves("", &serde_json::to_value(Settings::default()).unwrap(), &mut found);
-    // What processors have stands there once, whosever it is.
-    let mut named = BTreeSet::new();
-    leaves("", &serde_json::to_value(Processor::default()).unwrap(), &mut named);
-    found.extend(named.iter().map(|name| format!("processors.*.{name}")));
-    let path = |path: &str| match keys::of_processor(path) {
-        Some((_, name)) => format!("processors.*.{name}"),
+    let mut processor = BTreeSet::new();
+    leaves("processors.any", &serde_json::to_value(Processor::default()).unwrap(), &mut processor);
+    found.extend(processor);
+    // What stands below names stands there once, whosever it is.
+    let path = |path: &str| match keys::named(path) {
+        Some((section, _, own)) => format!("{section}.*.{own}"),
         None => path.to_owned(),
     };
+    let found: BTreeSet<_> = found.iter().map(|found| path(found)).collect();
     assert_eq!(found, key_paths().map(path).collect());
 }
 
@@ -161,8 +164,8 @@ fn the_table_of_keys_and_the_structs_agree() {
     "is not a known setting. Try: processors.humaneval.problems"
 )]
 #[case("processors.humaneval.netwrok = true", "is not a known setting. Try: processors.NAME.network")]
-#[case("processors.NAME.network = true", "must be below a processor's name, of lower-case letters")]
-#[case("processors.\"a.b\".network = true", "must be below a processor's name, of lower-case letters")]
+#[case("processors.NAME.network = true", "must be below a name of lower-case letters")]
+#[case("processors.\"a.b\".network = true", "must be below a name of lower-case letters")]
 #[case("environment.pass = [\"A=B\"]", "must be a list of names of environment variables")]
 #[case("environment.pass = \"LANG\"", "must be a list of names of environment variables")]
 #[case("environment.set.A = 1", "environment.set.A = 1 (from FILE): must be text. Try: A = \"value\"")]
@@ -177,6 +180,26 @@ fn the_table_of_keys_and_the_structs_agree() {
 #[case("telemetry.listen = \"127.0.0.1\"", "must be empty or an IP address and a port")]
 #[case("telemetry.listen = \"127.0.0.1:65536\"", "must be empty or an IP address and a port")]
 #[case("telemetry.log_freq = 0", "must be a whole number from 1 to")]
+#[case("languages = 3", "languages = 3 (from FILE): must be a table. Try: a table [languages]")]
+#[case("languages.rust = 3", "languages.rust = 3 (from FILE): must be a table")]
+#[case("languages.python.fil = \"a\"", "is not a known setting. Try: languages.NAME.file")]
+#[case("languages.Rust.file = \"a\"", "must be below a name of lower-case letters")]
+#[case("languages.python.run = \"python3 main.py\"", "must be a list of texts. Try: [\"./main\"]")]
+#[case(
+    "languages.python.run = []",
+    "languages.python.run (from FILE): must be set: the program that runs it"
+)]
+#[case("languages.python.file = \"../a\"", "must be a relative path without \"..\"")]
+#[case(
+    "languages.rust.run = [\"./main\"]",
+    "languages.rust.file (from FILE): must be set: the file that a program of this language"
+)]
+#[case("languages.rust = { file = \"main.rs\" }", "languages.rust.run (from FILE): must be set")]
+#[case(
+    "languages.c.aliases = [\"Python\"]",
+    "languages.python.aliases (from default): must not name \"python\", which means c already"
+)]
+#[case("languages.c.timeout = -1", "must be a finite number from 0 to 86400")]
 #[case("worker = 3", "worker = 3 (from FILE): must be a table. Try: a table [worker]")]
 #[case(
     "worker.num_worker = 3",
@@ -307,8 +330,22 @@ fn a_section_for_no_processor_is_said_with_its_origin() {
     let problem = loaded.processors_are_known(&["executable", "humaneval"]).unwrap_err().to_string();
     assert_eq!(
         problem,
-        "processors.humanevil (from environment EVALMILL__PROCESSORS__HUMANEVIL__NETWORK): there is no processor of this name; known are: executable, humaneval. Try: [processors.humaneval]"
+        "processors.humanevil (from environment EVALMILL__PROCESSORS__HUMANEVIL__NETWORK): there is no processor of this name; known are: executable, humaneval; a program of your own has a command. Try: [processors.humaneval]"
     );
+}
+
+#[test]
+fn a_language_keeps_what_is_not_said_anew() {
+    let loaded = of_file(
+        "[languages.python]\ntimeout = 2\n[languages.rust]\nfile = \"main.rs\"\nrun = [\"./main\"]\n",
+    );
+    let languages = loaded.unwrap().settings.languages;
+    let (python, shipped) = (&languages["python"], &Languages::default()["python"]);
+    assert_eq!((python.timeout, &python.run), (2.0, &shipped.run));
+    assert_eq!(languages.keys().collect::<Vec<_>>(), ["bash", "c", "cpp", "javascript", "python", "rust"]);
+    assert_eq!((languages["rust"].compile.len(), languages["rust"].compile_timeout), (0, 60.0));
+    let one = of_environment(&[("EVALMILL__LANGUAGES__CPP__COMPILE", "clang++, -o,main,main.cpp")]);
+    assert_eq!(one.unwrap().settings.languages["cpp"].compile, ["clang++", "-o", "main", "main.cpp"]);
 }
 
 #[test]
@@ -338,6 +375,9 @@ fn a_text_that_is_no_number_is_refused(#[case] text: &str) {
 #[case("telemetry.listen = \"\"")]
 #[case("telemetry.listen = \"[::]:0\"")]
 #[case("pipeline.echo_prediction = \"none\"\nenvironment.pass = [\"A\"]\nsandbox.tier = \"none\"")]
+#[case(
+    "languages.python.timeout = 2\nlanguages.rust = { file = \"a.rs\", compile = [\"rustc\"], run = [\"./a\"] }"
+)]
 #[case("environment.set = { A = \"x # \\\"\\n\\u007f\\\\\", b = \"\" }")]
 fn what_is_rendered_loads_again(#[case] text: &str, #[values(false, true)] show_origin: bool) {
     let loaded = of_file(text).unwrap();

@@ -6,6 +6,7 @@ mod cgroup;
 mod clients;
 mod doctor;
 mod examples;
+mod external;
 mod faults;
 mod hostile;
 mod humaneval;

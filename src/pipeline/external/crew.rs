@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ExternalError;
@@ -46,11 +47,16 @@ struct Call {
 }
 
 impl External {
-    /// Starts the processes; the first has answered when this returns. They end once no clone of this is left.
+    /// Starts the processes; the first has answered when this returns. They end once `closing` is cancelled,
+    /// or no clone of this is left.
     ///
     /// # Errors
     /// The program cannot be started, or does not answer.
-    pub async fn start(settings: ExternalSettings, tracker: &TaskTracker) -> Result<Self, ExternalError> {
+    pub async fn start(
+        settings: ExternalSettings,
+        tracker: &TaskTracker,
+        closing: CancellationToken,
+    ) -> Result<Self, ExternalError> {
         let settings = Arc::new(settings);
         let first = Process::start(&settings, tracker).await?;
         let processes = settings.processes.max(1);
@@ -67,7 +73,8 @@ impl External {
             tracker.spawn(worker.run(free.clone()));
         }
         drop(free);
-        tracker.spawn(hand_out(waiting, idle, settings.batch_size.max(1)));
+        let hand_out = hand_out(waiting, idle, settings.batch_size.max(1));
+        tracker.spawn(async move { closing.run_until_cancelled(hand_out).await });
         Ok(Self { name: settings.name.as_str().into(), calls })
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rstest::rstest;
 use serde_json::json;
 use serde_json::value::to_raw_value;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{External, ExternalError, ExternalSettings};
@@ -57,7 +58,7 @@ fn is_alive(answer: &serde_json::Value) -> bool {
 #[tokio::test]
 async fn one_process_answers_all_and_ends_with_its_last_user() {
     let tracker = TaskTracker::new();
-    let external = External::start(settings(ECHO), &tracker).await.unwrap();
+    let external = External::start(settings(ECHO), &tracker, CancellationToken::new()).await.unwrap();
     let first = say(&external, "a").await.unwrap();
     let second = say(&external, "b\nc").await.unwrap();
     assert_eq!((&first["said"], &second["said"]), (&json!("a"), &json!("b\nc")));
@@ -68,10 +69,22 @@ async fn one_process_answers_all_and_ends_with_its_last_user() {
 }
 
 #[tokio::test]
+async fn closing_ends_it_whoever_holds_it() {
+    let (tracker, closing) = (TaskTracker::new(), CancellationToken::new());
+    let external = External::start(settings(ECHO), &tracker, closing.clone()).await.unwrap();
+    let first = say(&external, "a").await.unwrap();
+    closing.cancel();
+    tracker.close();
+    tokio::time::timeout(Duration::from_secs(30), tracker.wait()).await.expect("all tasks end");
+    assert!(!is_alive(&first));
+    assert_eq!(say(&external, "b").await.unwrap_err().to_string(), "processor mine is being shut down");
+}
+
+#[tokio::test]
 async fn a_process_is_replaced_after_its_tasks() {
     let tracker = TaskTracker::new();
     let most = ExternalSettings { max_tasks_per_process: Some(2), ..settings(ECHO) };
-    let external = External::start(most, &tracker).await.unwrap();
+    let external = External::start(most, &tracker, CancellationToken::new()).await.unwrap();
     let mut pids = Vec::new();
     for _ in 0..5 {
         pids.push(say(&external, "a").await.unwrap()["pid"].clone());
@@ -85,7 +98,7 @@ async fn a_process_is_replaced_after_its_tasks() {
 async fn what_waits_goes_together_and_processes_work_side_by_side() {
     let tracker = TaskTracker::new();
     let crew = ExternalSettings { processes: 2, batch_size: 8, ..settings(ECHO) };
-    let external = External::start(crew, &tracker).await.unwrap();
+    let external = External::start(crew, &tracker, CancellationToken::new()).await.unwrap();
     let all = futures::future::join_all((0..64).map(|n| {
         let external = external.clone();
         async move { (n, say(&external, &n.to_string()).await.unwrap()) }
@@ -111,7 +124,7 @@ async fn what_waits_goes_together_and_processes_work_side_by_side() {
 async fn one_that_breaks_the_program_costs_the_others_nothing(#[case] word: &str, #[case] says: &str) {
     let tracker = TaskTracker::new();
     let batches = ExternalSettings { batch_size: 4, timeout: Duration::from_secs(2), ..settings(ECHO) };
-    let external = External::start(batches, &tracker).await.unwrap();
+    let external = External::start(batches, &tracker, CancellationToken::new()).await.unwrap();
     let words = ["a", "b", word, "c", "d", "e"];
     let asked = words.map(|word| {
         let external = external.clone();
@@ -139,7 +152,7 @@ async fn an_accident_is_made_good() {
     );
     let source = once + &ECHO.replace("answers = []", "answers = []\n    if items and first: os._exit(1)");
     let tracker = TaskTracker::new();
-    let external = External::start(settings(&source), &tracker).await.unwrap();
+    let external = External::start(settings(&source), &tracker, CancellationToken::new()).await.unwrap();
     assert_eq!(say(&external, "a").await.unwrap()["said"], "a");
     ended(external, tracker).await;
 }
@@ -154,7 +167,7 @@ async fn a_start_shows_that_it_works(#[case] command: &[&str], #[case] says: &st
     let tracker = TaskTracker::new();
     let command = command.iter().map(|word| (*word).to_owned()).collect();
     let settings = ExternalSettings { command, timeout: Duration::from_secs(2), ..settings(ECHO) };
-    let error = External::start(settings, &tracker).await.unwrap_err().to_string();
+    let error = External::start(settings, &tracker, CancellationToken::new()).await.unwrap_err().to_string();
     assert!(error.contains(says), "{error}");
     tracker.close();
     tokio::time::timeout(Duration::from_secs(10), tracker.wait()).await.expect("nothing is left");
@@ -165,7 +178,7 @@ async fn what_it_has_started_ends_with_it() {
     let source = "import subprocess, sys, json\nchild = subprocess.Popen(['sleep', '600'])\n".to_owned()
         + &ECHO.replace("os.getpid()", "child.pid");
     let tracker = TaskTracker::new();
-    let external = External::start(settings(&source), &tracker).await.unwrap();
+    let external = External::start(settings(&source), &tracker, CancellationToken::new()).await.unwrap();
     let answer = say(&external, "a").await.unwrap();
     assert!(is_alive(&answer));
     ended(external, tracker).await;
