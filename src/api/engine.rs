@@ -113,7 +113,8 @@ impl Engine {
     pub async fn start(settings: &Settings, options: EngineOptions) -> Result<Self, EngineError> {
         let humaneval = settings.processors.get("humaneval");
         let humaneval_problems = humaneval.and_then(|humaneval| directory(&humaneval.problems));
-        let registry = Registry::builtin(&ProcessorSettings { humaneval_problems })?;
+        let registry =
+            Registry::builtin(&ProcessorSettings { humaneval_problems, languages: settings.languages() })?;
         Self::start_with(settings, options, registry).await
     }
 

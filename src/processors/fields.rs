@@ -103,11 +103,9 @@ pub(super) fn tolerances(payload: &Value, otherwise: Tolerance) -> Result<Tolera
     Ok(match (absolute, relative) {
         (None, None) => otherwise,
         // What is said of one is no reason to allow the other.
-        (absolute, relative) => Tolerance {
-            absolute: absolute.unwrap_or(0.0),
-            relative: relative.unwrap_or(0.0),
-            ..otherwise
-        },
+        (absolute, relative) => {
+            Tolerance { absolute: absolute.unwrap_or(0.0), relative: relative.unwrap_or(0.0), ..otherwise }
+        }
     })
 }
 
@@ -163,9 +161,6 @@ mod tests {
     fn a_tolerance_said_replaces_both() {
         let usual = Comparator::Float(Tolerance { absolute: 1.0, relative: 1.0, ignore_case: true });
         let read = comparator(&json!({"absolute_tolerance": 0.5}), usual).unwrap();
-        assert_eq!(
-            read,
-            Comparator::Float(Tolerance { absolute: 0.5, relative: 0.0, ignore_case: true })
-        );
+        assert_eq!(read, Comparator::Float(Tolerance { absolute: 0.5, relative: 0.0, ignore_case: true }));
     }
 }

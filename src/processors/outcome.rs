@@ -65,24 +65,38 @@ impl<T> Slots<T> {
         Self(Mutex::new((0..count).map(|_| None).collect()))
     }
 
-    /// Sets one and forgets those behind it; false: the kept ones would weigh too much.
-    pub(super) fn set(&self, index: usize, value: T, weight: impl Fn(&T) -> usize) -> bool {
+    /// Forgets what an earlier try has left from here on.
+    pub(super) fn forget(&self, from: usize) {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for slot in slots.iter_mut().skip(index) {
-            *slot = None;
-        }
-        let kept: usize = slots.iter().flatten().map(&weight).sum();
-        let fits = kept + weight(&value) <= KEPT_BYTES;
-        if let Some(slot) = slots.get_mut(index).filter(|_| fits) {
+        slots.iter_mut().skip(from).for_each(|slot| *slot = None);
+    }
+
+    pub(super) fn set(&self, index: usize, value: T) {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get_mut(index) {
             *slot = Some(value);
         }
-        fits
     }
 
     /// Takes one out.
     pub(super) fn take(&self, index: usize) -> Option<T> {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         slots.get_mut(index).and_then(Option::take)
+    }
+}
+
+impl Slots<String> {
+    /// Keeps a text; false: with the others it is more than is kept.
+    pub(super) fn keep(&self, index: usize, text: &str) -> bool {
+        let kept: usize = {
+            let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.iter().flatten().map(String::len).sum()
+        };
+        let fits = kept + text.len() <= KEPT_BYTES;
+        if fits {
+            self.set(index, text.to_owned());
+        }
+        fits
     }
 }
 
@@ -126,10 +140,10 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_and_a_second_try_begins_anew() {
         let slots = Slots::new(3);
-        let weight = |weight: &usize| *weight;
-        assert!(slots.set(0, KEPT_BYTES / 2, weight) && slots.set(1, KEPT_BYTES / 2, weight));
-        assert!(!slots.set(2, 1, weight));
-        assert!(slots.set(0, 1, weight));
-        assert_eq!((slots.take(0), slots.take(1), slots.take(0)), (Some(1), None, None));
+        let half = "x".repeat(KEPT_BYTES / 2);
+        assert!(slots.keep(0, &half) && slots.keep(1, &half) && !slots.keep(2, "x"));
+        slots.forget(0);
+        assert!(slots.keep(0, "x"));
+        assert_eq!((slots.take(0).as_deref(), slots.take(1), slots.take(0)), (Some("x"), None, None));
     }
 }

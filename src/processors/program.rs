@@ -89,7 +89,10 @@ mod tests {
     #[test]
     fn an_unknown_language_lists_the_known_ones() {
         let error = Toolchain::named(&Languages::default(), "language", "cobol").unwrap_err().to_string();
-        assert!(error.contains("language is \"cobol\": it must be one of bash, c, cpp, javascript"), "{error}");
+        assert!(
+            error.contains("language is \"cobol\": it must be one of bash, c, cpp, javascript"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -7,13 +7,19 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{ExecutableProcessor, HumanEval, ProblemsError, Processor};
+use super::{
+    ByCase, ExecutableProcessor, FunctionTests, Gsm8k, HumanEval, MultiLanguage, Pair, ProblemsError,
+    Processor, StdioTests,
+};
+use crate::config::Languages;
 
 /// What the built-in processors are told.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessorSettings {
     /// `humaneval`: the problems that samples with only `task_id` and `completion` are joined to.
     pub humaneval_problems: Option<PathBuf>,
+    /// How programs are built and run, where a row says in which language its program is.
+    pub languages: Languages,
 }
 
 /// The known processors.
@@ -40,7 +46,8 @@ pub struct UnknownProcessor {
 
 impl Registry {
     /// The names of the built-in processors.
-    pub const BUILTIN: [&str; 2] = ["executable", "humaneval"];
+    pub const BUILTIN: [&str; 6] =
+        ["executable", "function_tests", "gsm8k", "humaneval", "multi_language", "stdio_tests"];
 
     /// The built-in processors.
     ///
@@ -48,8 +55,13 @@ impl Registry {
     /// The problems file cannot be read or holds something else.
     pub fn builtin(settings: &ProcessorSettings) -> Result<Self, ProblemsError> {
         let mut registry = Self::default();
+        let languages = &settings.languages;
         registry.add("executable", Arc::new(ExecutableProcessor));
+        registry.add("function_tests", Arc::new(Pair(FunctionTests, ByCase)));
+        registry.add("gsm8k", Arc::new(Pair(Gsm8k, ByCase)));
         registry.add("humaneval", Arc::new(HumanEval::new(settings.humaneval_problems.as_deref())?));
+        registry.add("multi_language", Arc::new(Pair(MultiLanguage::new(languages.clone()), ByCase)));
+        registry.add("stdio_tests", Arc::new(Pair(StdioTests::new(languages.clone()), ByCase)));
         Ok(registry)
     }
 
@@ -87,7 +99,7 @@ mod tests {
         let Err(error) = registry.get("humanevil") else { panic!("it is unknown") };
         assert_eq!(
             error.to_string(),
-            "preprocessor \"humanevil\" is unknown; known are: executable, humaneval"
+            "preprocessor \"humanevil\" is unknown; known are: executable, function_tests, gsm8k, humaneval, multi_language, stdio_tests"
         );
     }
 }
