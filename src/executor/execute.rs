@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::outcome::{carry, command_result, without_run};
 use super::{Rules, StartRate};
-use crate::model::{Executable, ExecutionResult, FileContent, Termination};
+use crate::model::{CommandResult, Executable, ExecutionResult, FileContent, Termination};
 use crate::worker::protocol::{BoxFile, Close, Closed, Ended, Open, Run, RunLimits, Tracked, Witness};
 use crate::worker::{Lost, LostReason, OpenBox, OpenError, Phase, WorkerPool};
 
@@ -18,6 +18,9 @@ const MAX_TRIES: u32 = 4;
 /// Pause before the first of those tries; each next one is longer by as much.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// Longer outputs are not looked at on the runtime.
+const INLINE_BYTES: usize = 64 << 10;
+
 /// One executable to run.
 #[derive(Debug)]
 pub struct Job {
@@ -26,7 +29,7 @@ pub struct Job {
     /// What is run.
     pub executable: Executable,
     /// Its rules, compiled.
-    pub rules: Rules,
+    pub rules: Arc<Rules>,
     /// Limits of commands that name no timeout of their own.
     pub limits: RunLimits,
     /// Execution time that the prediction has left.
@@ -188,8 +191,8 @@ impl PoolExecutor {
                     break;
                 }
             }
-            let Some(mut result) = result else { continue };
-            let stop = job.rules.stops(index, &result);
+            let Some(result) = result else { continue };
+            let (stop, mut result) = stops(&job.rules, index, result).await?;
             carry(&mut result, self.settings.carried_output_bytes);
             done.result.command_results.push(result);
             if stop {
@@ -198,6 +201,26 @@ impl PoolExecutor {
         }
         done.result.elapsed = spent.as_secs_f64();
         Ok(())
+    }
+}
+
+/// Whether the commands after this one are left out; also the result, given back.
+async fn stops(
+    rules: &Arc<Rules>,
+    index: usize,
+    result: CommandResult,
+) -> Result<(bool, CommandResult), Trouble> {
+    if result.stdout.len() + result.stderr.len() <= INLINE_BYTES {
+        return Ok((rules.stops(index, &result), result));
+    }
+    let rules = Arc::clone(rules);
+    let looked = move || (rules.stops(index, &result), result);
+    match tokio::task::spawn_blocking(looked).await {
+        Ok(done) => Ok(done),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(Trouble::Ours(error.to_string())),
+        },
     }
 }
 

@@ -7,6 +7,7 @@ mod decode;
 mod gate;
 mod keep;
 mod limits;
+mod prepare;
 mod process;
 mod report;
 

@@ -10,15 +10,15 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::prepare::{Judge, Next, Ready, Stage, Work, apart, preprocess};
 use super::report::{encoded, reason};
 use super::{Decoded, Framing, Incoming, Keep, LimitSettings, Turn, Undecodable};
 use crate::config::Echo;
-use crate::executor::{Execute, Executed, Job, Rules};
+use crate::executor::{Execute, Executed, Job};
 use crate::model::{
-    Executable, ExecutionResult, Judged, ResultMessage, ResultSchema, StageTimings, Verdict, WorkerStamp,
-    judge,
+    ExecutionResult, Judged, ResultMessage, ResultSchema, StageTimings, Verdict, WorkerStamp, judge,
 };
-use crate::processors::{Judgement, Prepared, Processor, Registry, Task, UnknownProcessor};
+use crate::processors::{Judgement, Registry, Undecided, UnknownProcessor};
 use crate::util::ceiling::Ceiling;
 use crate::worker::protocol::RunLimits;
 
@@ -78,17 +78,6 @@ pub struct Pipeline<E> {
     settings: Arc<PipelineSettings>,
     slots: Semaphore,
     preprocessing: Arc<Semaphore>,
-}
-
-/// Most bytes of what a processor sees where it works on the runtime.
-const INLINE_BYTES: usize = 64 << 10;
-
-/// A preprocessed prediction.
-enum Stage {
-    Run { processor: Arc<dyn Processor>, tasks: Vec<Ready>, limits: RunLimits },
-    Filtered { detail: Option<String>, output: Map<String, Value> },
-    Invalid(String),
-    OurFault(String),
 }
 
 /// What is said in the end.
@@ -181,7 +170,7 @@ impl<E: Execute> Pipeline<E> {
             Stage::Filtered { detail, output } => {
                 Ending { verdict: Some(judge(Judged::Filtered)), detail, output, ..Ending::default() }
             }
-            Stage::Run { processor, tasks, limits } => {
+            Stage::Run(Work { tasks, limits, judge }) => {
                 let waiting = Instant::now();
                 let slot = tokio::select! {
                     biased;
@@ -190,9 +179,12 @@ impl<E: Execute> Pipeline<E> {
                     () = until(self.settings.max_wait.map(|wait| incoming.arrived + wait)) => return None,
                 };
                 timings.wait = waiting.elapsed().as_secs_f64();
-                let executed = self.execute(incoming, tasks, limits, &mut timings).await;
-                drop(slot);
-                self.postprocess(&decoded, processor, executed, &mut timings).await
+                let mut stages = Stages { incoming, limits, timings: &mut timings };
+                let budget = self.settings.limits.max_prediction_time;
+                let executed = self.execute(&mut stages, 0, tasks, budget).await;
+                // Who may have more to run keeps its slot for it.
+                let slot = judge.may_follow_up().then_some(slot);
+                self.conclude(&mut stages, &decoded, judge, executed, slot).await
             }
         };
         if matches!(ending.verdict, Some(Verdict::InfraError)) {
@@ -229,38 +221,28 @@ impl<E: Execute> Pipeline<E> {
             Ok(processor) => Arc::clone(processor),
             Err(error) => return (Stage::Invalid(error.to_string()), None),
         };
-        let (decoded, settings) = (Arc::clone(decoded), Arc::clone(&self.settings));
-        let quick = decoded.raw.get().len() <= INLINE_BYTES && processor.is_quick(&decoded.payload);
         // A processor is somebody's code over untrusted text: a panic ends here.
-        let done = apart(quick, move || {
-            let task = processor.task(&decoded.payload);
-            let stage = match prepare(&*processor, &decoded, &settings.limits) {
-                Ok(Ok((tasks, limits))) => Stage::Run { processor, tasks, limits },
-                Ok(Err((detail, output))) => Stage::Filtered { detail, output },
-                Err(reason) => Stage::Invalid(reason),
-            };
-            (stage, task)
-        });
-        match done.await {
+        match preprocess(processor, Arc::clone(decoded), self.settings.limits).await {
             Ok(done) => done,
             Err(error) => (Stage::OurFault(format!("the preprocessor {name} failed: {error}")), None),
         }
     }
 
+    /// Runs these as the executables from number `first` on, one after another: predictions fill the
+    /// slots, and a prediction's time is its own.
     async fn execute(
         &self,
-        incoming: &Incoming,
+        stages: &mut Stages<'_>,
+        first: usize,
         tasks: Vec<Ready>,
-        limits: RunLimits,
-        timings: &mut StageTimings,
+        mut budget: Duration,
     ) -> Vec<Executed> {
-        let mut budget = self.settings.limits.max_prediction_time;
+        let Stages { incoming, limits, timings } = stages;
         let mut all = Vec::with_capacity(tasks.len());
-        // One after another: predictions fill the slots, and a prediction's time is its own.
-        for (sub, (executable, rules)) in tasks.into_iter().enumerate() {
+        for (sub, (executable, rules)) in (first..).zip(tasks) {
             let kept = self.settings.keep.keeps_files().then(|| executable.clone());
             let key = format!("{}.{sub}", incoming.sequence);
-            let job = Job { key, executable, rules, limits, budget };
+            let job = Job { key, executable, rules: Arc::new(rules), limits: *limits, budget };
             let mut executed = self.executed(job).await;
             executed.result.preprocess_time = timings.preprocess;
             budget = budget.saturating_sub(Duration::from_secs_f64(executed.result.elapsed));
@@ -294,42 +276,58 @@ impl<E: Execute> Pipeline<E> {
         })
     }
 
-    async fn postprocess(
+    /// From what came of the executables to a verdict, with what has to be run for it.
+    async fn conclude(
         &self,
+        stages: &mut Stages<'_>,
         decoded: &Arc<Decoded>,
-        processor: Arc<dyn Processor>,
+        judge: Judge,
         executed: Vec<Executed>,
-        timings: &mut StageTimings,
+        slot: Option<SemaphorePermit<'_>>,
     ) -> Ending {
         let started = Instant::now();
-        let contended = executed.iter().any(|executed| executed.contended);
-        let executions: Vec<_> = executed.into_iter().map(|executed| executed.result).collect();
+        let mut contended = executed.iter().any(|executed| executed.contended);
+        let executions: Arc<Vec<_>> =
+            Arc::new(executed.into_iter().map(|executed| executed.result).collect());
         if let Some(reason) = executions.iter().find_map(|execution| execution.infra_error.clone()) {
-            let verdict = Some(judge(Judged::OurFault));
-            return Ending { verdict, detail: Some(reason), executions, contended, ..Ending::default() };
+            return Ending::undecided(Undecided::Fault(reason), executions, contended);
         }
-        let decoded = Arc::clone(decoded);
-        let bytes: usize = executions.iter().map(output_bytes).sum();
-        let quick = bytes + decoded.raw.get().len() <= INLINE_BYTES && processor.is_quick(&decoded.payload);
-        let done = apart(quick, move || {
-            let judgement = processor.postprocess(&decoded.payload, &executions);
-            (judgement, executions)
-        });
-        let ending = match done.await {
-            Ok((Judgement { passed, detail, output }, executions)) => {
-                let verdict = judge(Judged::Ran { executions: &executions, rule: passed });
-                let detail = reason(verdict, &executions).or(detail);
-                Ending { verdict: Some(verdict), detail, output, executions, contended }
+        let quick = judge.is_quick(decoded, &executions);
+        let (decoded, settings) = (Arc::clone(decoded), Arc::clone(&self.settings));
+        let (asked, given, ran) = (judge.clone(), Arc::clone(&decoded), Arc::clone(&executions));
+        let next = apart(quick, move || asked.next(&given, &ran, &settings.limits)).await;
+        stages.timings.postprocess = started.elapsed().as_secs_f64();
+        let judged = match next {
+            Ok(Next::Judged(judged)) => Ok(judged),
+            Ok(Next::Further(tasks)) => {
+                let budget = self.further_budget(&executions);
+                let further = self.execute(stages, executions.len(), tasks, budget).await;
+                drop(slot);
+                let started = Instant::now();
+                contended |= further.iter().any(|executed| executed.contended);
+                let further: Vec<_> = further.into_iter().map(|executed| executed.result).collect();
+                let ran = Arc::clone(&executions);
+                let judged = apart(false, move || judge.last(&decoded, &ran, &further)).await;
+                stages.timings.postprocess += started.elapsed().as_secs_f64();
+                judged
             }
-            Err(error) => Ending {
-                verdict: Some(judge(Judged::OurFault)),
-                detail: Some(format!("the postprocessor failed: {error}")),
-                contended,
-                ..Ending::default()
-            },
+            Err(error) => Err(error),
         };
-        timings.postprocess = started.elapsed().as_secs_f64();
-        ending
+        match judged {
+            Ok(Ok(judgement)) => Ending::judged(judgement, executions, contended),
+            Ok(Err(undecided)) => Ending::undecided(undecided, executions, contended),
+            Err(error) => {
+                let fault = Undecided::Fault(format!("the postprocessor failed: {error}"));
+                Ending::undecided(fault, Arc::default(), contended)
+            }
+        }
+    }
+
+    /// Time for what judges: what the program has left, but not so little that nothing can be judged.
+    fn further_budget(&self, executions: &[ExecutionResult]) -> Duration {
+        let most = self.settings.limits.max_prediction_time;
+        let spent: f64 = executions.iter().map(|execution| execution.elapsed).sum();
+        most.saturating_sub(Duration::from_secs_f64(spent)).max(most / 4)
     }
 
     async fn keep_error(&self, decoded: &Arc<Decoded>, reason: &str) {
@@ -401,33 +399,42 @@ impl<E: Execute> Pipeline<E> {
     }
 }
 
+/// One prediction on its way through the stages.
+struct Stages<'a> {
+    incoming: &'a Incoming,
+    limits: RunLimits,
+    timings: &'a mut StageTimings,
+}
+
+impl Ending {
+    fn judged(judgement: Judgement, executions: Arc<Vec<ExecutionResult>>, contended: bool) -> Self {
+        let Judgement { passed, detail, output } = judgement;
+        let verdict = judge(Judged::Ran { executions: &executions, rule: passed });
+        let detail = reason(verdict, &executions).or(detail);
+        Self {
+            verdict: Some(verdict),
+            detail,
+            output,
+            executions: Arc::unwrap_or_clone(executions),
+            contended,
+        }
+    }
+
+    fn undecided(undecided: Undecided, executions: Arc<Vec<ExecutionResult>>, contended: bool) -> Self {
+        let verdict = Some(judge(match undecided {
+            Undecided::Unusable(_) => Judged::Unusable,
+            Undecided::Fault(_) => Judged::OurFault,
+        }));
+        let (detail, executions) = (Some(undecided.to_string()), Arc::unwrap_or_clone(executions));
+        Self { verdict, detail, executions, contended, ..Self::default() }
+    }
+}
+
 async fn until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Runs a processor's code, which may panic: what is quick here, the rest off the runtime.
-async fn apart<T: Send + 'static>(
-    quick: bool,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, String> {
-    if !quick {
-        return tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string());
-    }
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        format!("it panicked: {}", text.unwrap_or_default())
-    })
-}
-
-/// Everything that a postprocessor may want to read.
-fn output_bytes(execution: &ExecutionResult) -> usize {
-    let streams = execution.command_results.iter().map(|command| command.stdout.len() + command.stderr.len());
-    let files = execution.tracked_files.values().flatten().map(|content| content.0.len());
-    streams.chain(files).sum()
 }
 
 /// Whom a result is about.
@@ -439,39 +446,4 @@ struct Subject {
     task: Option<String>,
     prediction: Option<Box<RawValue>>,
     metadata: Option<Box<RawValue>>,
-}
-
-/// An executable that can be run as it stands, with its rules.
-type Ready = (Executable, Rules);
-type Filtered = (Option<String>, Map<String, Value>);
-
-/// Preprocesses and checks: what comes out of here can be run as it stands.
-fn prepare(
-    processor: &dyn Processor,
-    decoded: &Decoded,
-    settings: &LimitSettings,
-) -> Result<Result<(Vec<Ready>, RunLimits), Filtered>, String> {
-    let limits = settings.for_prediction(&decoded.limits)?;
-    let tasks = match processor.preprocess(&decoded.payload).map_err(|error| error.to_string())? {
-        Prepared::Run(tasks) => tasks,
-        Prepared::Filtered { detail, output } => return Ok(Err((detail, output))),
-    };
-    if tasks.is_empty() || tasks.len() > settings.max_executables {
-        let most = settings.max_executables;
-        return Err(format!("{} executables; limits.max_executables allows 1 to {most}", tasks.len()));
-    }
-    let many = tasks.len() > 1;
-    let mut ready = Vec::with_capacity(tasks.len());
-    for (index, Task { executable, hooks }) in tasks.into_iter().enumerate() {
-        let checked = executable.validate().map_err(|error| error.to_string());
-        let checked = checked.and_then(|()| settings.check(&executable));
-        let compiled = checked.and_then(|()| {
-            let stdout = executable.stdout_postprocessor.as_ref();
-            Rules::new(executable.early_stop.clone(), stdout, hooks).map_err(|error| error.to_string())
-        });
-        let rules = compiled
-            .map_err(|reason| if many { format!("executables[{index}]: {reason}") } else { reason })?;
-        ready.push((executable, rules));
-    }
-    Ok(Ok((ready, limits)))
 }

@@ -3,15 +3,17 @@
 //! A [`Processor`] is a pair of pure functions over model values; it runs nothing. One file each,
 //! found by name in the [`Registry`].
 
+mod compare;
 mod executable;
 mod humaneval;
 mod registry;
 mod traits;
 
+pub use compare::{Comparator, Difference, Tolerance};
 pub use executable::ExecutableProcessor;
 pub use humaneval::{HumanEval, ProblemsError};
 pub use registry::{ProcessorSettings, Registry, UnknownProcessor};
 pub use traits::{
-    EarlyStopFn, Hooks, Judgement, Pair, Postprocessor, Prepared, Preprocessor, Processor, StdoutFn, Task,
-    Unusable,
+    ByCase, Case, EarlyStopFn, Hooks, Judgement, Pair, Postprocessor, Prepared, Preprocessor, Processor,
+    StdoutFn, Task, Undecided, Unusable,
 };

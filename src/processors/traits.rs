@@ -47,10 +47,12 @@ impl From<Executable> for Task {
 }
 
 /// What preprocessing came to.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Prepared {
     /// To be run, in this order.
     Run(Vec<Task>),
+    /// To be run, in this order, and judged by the case, not by the postprocessor.
+    Case(Vec<Task>, Arc<dyn Case>),
     /// Deliberately not run.
     Filtered {
         /// Why, for people.
@@ -58,6 +60,51 @@ pub enum Prepared {
         /// Goes into the result as it is.
         output: Map<String, Value>,
     },
+}
+
+/// One prediction between preprocessing and judgement: for processors that look at each command while the
+/// executable runs (see [`Hooks`]), or need a second run to judge the first.
+pub trait Case: Send + Sync {
+    /// What is to be run beside, given what came of the tasks: asked once, unless a failure of ours ended
+    /// them. What comes of it is about the judging and not about the program: it stands in no result, and no
+    /// verdict follows from it by itself.
+    fn follow_up(&self, executions: &[ExecutionResult]) -> Vec<Task> {
+        let _ = executions;
+        Vec::new()
+    }
+
+    /// Concludes, as [`Postprocessor::postprocess`] does; `further` is what came of the follow-up, and may
+    /// hold failures of ours.
+    ///
+    /// # Errors
+    /// Nothing can be said about the program.
+    fn judge(
+        &self,
+        executions: &[ExecutionResult],
+        further: &[ExecutionResult],
+    ) -> Result<Judgement, Undecided>;
+}
+
+/// Why a case cannot be judged.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Undecided {
+    /// The payload turned out to be unusable: the verdict is `invalid`.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+    /// What judges failed: the verdict is `infra_error`.
+    #[error("{0}")]
+    Fault(String),
+}
+
+/// The postprocessor beside a preprocessor of which every prediction is a [`Case`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ByCase;
+
+impl Postprocessor for ByCase {
+    fn postprocess(&self, _: &Value, _: &[ExecutionResult]) -> Judgement {
+        let detail = Some("the preprocessor gave no case to judge by".to_owned());
+        Judgement { detail, ..Judgement::default() }
+    }
 }
 
 /// A prediction that cannot be used; the text names the field, its value and the rule.
@@ -131,6 +178,16 @@ where
 /// A preprocessor and a postprocessor that belong together.
 #[derive(Debug, Clone, Copy)]
 pub struct Pair<Pre, Post>(pub Pre, pub Post);
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run(tasks) => f.debug_tuple("Run").field(tasks).finish(),
+            Self::Case(tasks, _) => f.debug_tuple("Case").field(tasks).finish_non_exhaustive(),
+            Self::Filtered { detail, .. } => f.debug_tuple("Filtered").field(detail).finish(),
+        }
+    }
+}
 
 impl<Pre: Preprocessor, Post: Send + Sync> Preprocessor for Pair<Pre, Post> {
     fn preprocess(&self, payload: &Value) -> Result<Prepared, Unusable> {
