@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{ExecutableProcessor, HumanEval, ProblemsError, Processor};
+use super::{
+    ByCase, ExecutableProcessor, HumanEval, Mbpp, Pair, ProblemsError, Processor, PythonCoverage, PythonTests,
+};
 
 /// What the built-in processors are told.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +49,9 @@ impl Registry {
         let mut registry = Self::default();
         registry.add("executable", Arc::new(ExecutableProcessor));
         registry.add("humaneval", Arc::new(HumanEval::new(settings.humaneval_problems.as_deref())?));
+        registry.add("mbpp", Arc::new(Pair(Mbpp, ByCase)));
+        registry.add("python_coverage", Arc::new(Pair(PythonCoverage, ByCase)));
+        registry.add("python_tests", Arc::new(Pair(PythonTests, ByCase)));
         Ok(registry)
     }
 
@@ -76,9 +81,11 @@ mod tests {
         let registry = Registry::builtin(&ProcessorSettings::default()).unwrap();
         assert!(registry.get("humaneval").is_ok());
         let Err(error) = registry.get("humanevil") else { panic!("it is unknown") };
-        assert_eq!(
-            error.to_string(),
-            "preprocessor \"humanevil\" is unknown; known are: executable, humaneval"
+        let error = error.to_string();
+        assert!(
+            error.starts_with("preprocessor \"humanevil\" is unknown; known are: executable, "),
+            "{error}"
         );
+        assert!(registry.by_name.keys().all(|name| error.contains(name)), "{error}");
     }
 }

@@ -456,7 +456,12 @@ mod tests {
     #[case::more_than_it("abcx", 0, false, "")]
     #[case::something_else("xabc", 9, false, "")]
     #[case::a_report("abcx", 9, true, "x")]
-    fn witnesses(#[case] kept: &str, #[case] report_bytes: u64, #[case] witnessed: bool, #[case] report: &str) {
+    fn witnesses(
+        #[case] kept: &str,
+        #[case] report_bytes: u64,
+        #[case] witnessed: bool,
+        #[case] report: &str,
+    ) {
         let asked = Witness { nonce: "abc".to_owned(), report_bytes };
         assert_eq!(came_back(kept.into(), &asked), (witnessed, report.into()));
     }

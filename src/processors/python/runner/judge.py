@@ -201,8 +201,9 @@ class Judge:
         return result, seconds(took), seconds(number(used, float)), b"%d" % number(most), exception, text
 
     def outcome(self, line, is_float, wanted, deadline):
-        if line[0] == b"O" and len(line) == 5:
-            return tuple(line[2:])
+        if line[0] == b"O":
+            said = len(line) == 5 and line[2] in (b"passed", b"failed", b"exception")
+            return tuple(line[2:]) if said else (b"failed", b"", b"")
         wrong = b"failed", b"", b"what came back is no value"
         try:
             count = int(line[2])
@@ -258,14 +259,17 @@ def main():
     tests = judge.prepare(list(zip(rest[::3], rest[1::3], rest[2::3])))
     if tests is None:
         return
-    line = loader.line()
+    line, phases = loader.line(), (b"imports", b"coverage", b"compile")
+    if line == [b"S"]:
+        line, phases = loader.line(), (b"load",)
     took = seconds(time.monotonic() - begun)
     if line is None:
         text = b"the process ended while the solution was loaded: " + loader.ending()
         report(b"load", b"exited", took, b"", text)
         return
-    if line[0] == b"E" and len(line) == 4:
-        report(b"load", line[1], took, *line[2:])
+    if line != [b"L"]:
+        phase, exception, text = line[1:] if len(line) == 4 and line[1] in phases else (b"load", b"", b"")
+        report(b"load", phase, took, exception, text)
         return
     report(b"load", b"passed", took, b"", b"")
     for at, test in enumerate(tests):

@@ -31,6 +31,8 @@ def loader(path, inbox, outbox, with_coverage):
     def test(inbox):
         own_pid = getpid()
         setpgid(0, 0)
+        # Said by itself, so that the loader is silent until it has ended.
+        send(outbox, b"F\t%d\n" % own_pid)
         nonce = receive(inbox, 32)
         float_test, judged_outside, codes = load(receive_message(inbox))
         posix.close(inbox)
@@ -105,6 +107,8 @@ def loader(path, inbox, outbox, with_coverage):
     except NOT_PYTHON as error:
         says(type(error), error, None)
         fail(b"compile", error)
+    # From here on the judge believes nothing but what the solution may say about itself.
+    send(outbox, b"S\n")
     try:
         execute(code, names)
         found = module
@@ -134,7 +138,6 @@ def loader(path, inbox, outbox, with_coverage):
                 test(inbox)
             finally:
                 leave(1)
-        send(outbox, b"F\t%d\n" % pid)
         status, used, most = 0, 0.0, 0
         try:
             waitid(pid_type, pid, only_look)
