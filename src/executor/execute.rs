@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::outcome::{carry, command_result, without_run};
 use super::{Rules, StartRate};
 use crate::model::{CommandResult, Executable, ExecutionResult, FileContent, Termination};
-use crate::worker::protocol::{BoxFile, Close, Closed, Ended, Open, Run, RunLimits, Tracked};
+use crate::worker::protocol::{BoxFile, Close, Closed, Ended, Open, Run, RunLimits, Tracked, Witness};
 use crate::worker::{Lost, LostReason, OpenBox, OpenError, Phase, Pools};
 
 /// How often an executable is tried where the failure is ours.
@@ -167,7 +167,8 @@ impl PoolExecutor {
                     break;
                 };
                 let wall = wall.min(left);
-                let witness = job.executable.witness.then(nonce);
+                let report_bytes = job.executable.report_bytes;
+                let witness = job.executable.witness.then(|| Witness { nonce: nonce(), report_bytes });
                 let waiting = Instant::now();
                 self.starts.turn().await;
                 done.wait += waiting.elapsed();

@@ -43,6 +43,7 @@ pub(super) fn command_result(
         runtimes,
         start: "cold".to_owned(),
         witnessed: ran.witnessed,
+        report: ran.report,
         build: command.build,
         detail,
     };
@@ -97,6 +98,7 @@ pub(super) mod tests {
             stdout_truncated: false,
             stderr_truncated: false,
             witnessed: None,
+            report: Vec::new(),
             contended: false,
         }
     }

@@ -32,6 +32,10 @@ pub struct Executable {
     /// shows that the program came to the point where it does so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub witness: bool,
+    /// What the program writes behind the witness, at most so many bytes of it, is given to the
+    /// postprocessor ([`CommandResult::report`](super::CommandResult::report)). Not on the wire.
+    #[serde(skip)]
+    pub report_bytes: u64,
 }
 
 /// One program to run.
@@ -131,6 +135,7 @@ impl Executable {
             early_stop: EarlyStop::default(),
             stdout_postprocessor: None,
             witness: false,
+            report_bytes: 0,
         }
     }
 

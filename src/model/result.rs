@@ -106,6 +106,9 @@ pub struct CommandResult {
     /// Whether the witness came back; absent where none was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witnessed: Option<bool>,
+    /// What the program said behind its witness; for the postprocessor, not for the wire.
+    #[serde(skip)]
+    pub report: Vec<u8>,
     /// It is a command that builds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub build: bool,
@@ -138,6 +141,7 @@ impl CommandResult {
             runtimes: Vec::new(),
             start: "cold".to_owned(),
             witnessed: None,
+            report: Vec::new(),
             build: false,
             detail: None,
         }

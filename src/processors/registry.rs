@@ -8,8 +8,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::{
-    ByCase, ExecutableProcessor, FunctionTests, Gsm8k, HumanEval, MultiLanguage, Pair, ProblemsError,
-    Processor, StdioTests,
+    ByCase, ExecutableProcessor, FunctionTests, Gsm8k, HumanEval, Mbpp, MultiLanguage, Pair, ProblemsError,
+    Processor, PythonCoverage, PythonTests, StdioTests,
 };
 use crate::config::Languages;
 
@@ -46,8 +46,17 @@ pub struct UnknownProcessor {
 
 impl Registry {
     /// The names of the built-in processors.
-    pub const BUILTIN: [&str; 6] =
-        ["executable", "function_tests", "gsm8k", "humaneval", "multi_language", "stdio_tests"];
+    pub const BUILTIN: [&str; 9] = [
+        "executable",
+        "function_tests",
+        "gsm8k",
+        "humaneval",
+        "mbpp",
+        "multi_language",
+        "python_coverage",
+        "python_tests",
+        "stdio_tests",
+    ];
 
     /// The built-in processors.
     ///
@@ -60,7 +69,10 @@ impl Registry {
         registry.add("function_tests", Arc::new(Pair(FunctionTests, ByCase)));
         registry.add("gsm8k", Arc::new(Pair(Gsm8k, ByCase)));
         registry.add("humaneval", Arc::new(HumanEval::new(settings.humaneval_problems.as_deref())?));
+        registry.add("mbpp", Arc::new(Pair(Mbpp, ByCase)));
         registry.add("multi_language", Arc::new(Pair(MultiLanguage::new(languages.clone()), ByCase)));
+        registry.add("python_coverage", Arc::new(Pair(PythonCoverage, ByCase)));
+        registry.add("python_tests", Arc::new(Pair(PythonTests, ByCase)));
         registry.add("stdio_tests", Arc::new(Pair(StdioTests::new(languages.clone()), ByCase)));
         Ok(registry)
     }
@@ -97,9 +109,11 @@ mod tests {
         assert!(registry.get("humaneval").is_ok());
         assert!(registry.names().eq(Registry::BUILTIN));
         let Err(error) = registry.get("humanevil") else { panic!("it is unknown") };
-        assert_eq!(
-            error.to_string(),
-            "preprocessor \"humanevil\" is unknown; known are: executable, function_tests, gsm8k, humaneval, multi_language, stdio_tests"
+        let error = error.to_string();
+        assert!(
+            error.starts_with("preprocessor \"humanevil\" is unknown; known are: executable, "),
+            "{error}"
         );
+        assert!(registry.by_name.keys().all(|name| error.contains(name)), "{error}");
     }
 }

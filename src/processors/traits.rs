@@ -197,6 +197,10 @@ impl<Pre: Preprocessor, Post: Send + Sync> Preprocessor for Pair<Pre, Post> {
     fn task(&self, payload: &Value) -> Option<String> {
         self.0.task(payload)
     }
+
+    fn is_quick(&self, payload: &Value) -> bool {
+        self.0.is_quick(payload)
+    }
 }
 
 impl<Pre: Send + Sync, Post: Postprocessor> Postprocessor for Pair<Pre, Post> {

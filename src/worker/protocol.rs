@@ -143,11 +143,19 @@ pub struct Run {
     /// Everything that standard input will give.
     #[serde(with = "serde_bytes")]
     pub stdin: Vec<u8>,
-    /// A nonce that the program may read from descriptor 3 and must write back to it; `None`: there
-    /// is no such descriptor.
-    pub witness: Option<String>,
+    /// What is on descriptor 3; `None`: there is no such descriptor.
+    pub witness: Option<Witness>,
     /// The limits in force.
     pub limits: RunLimits,
+}
+
+/// A nonce that the program may read from descriptor 3 and must write back to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witness {
+    /// The nonce.
+    pub nonce: String,
+    /// Most bytes of a report that may follow it.
+    pub report_bytes: u64,
 }
 
 /// Limits of one process tree.
@@ -219,8 +227,11 @@ pub struct Ran {
     pub stdout_truncated: bool,
     /// More standard error was written than is kept here.
     pub stderr_truncated: bool,
-    /// The nonce came back, exactly. `None` where no witness was asked for.
+    /// The nonce came back, with nothing but a report behind it. `None` where no witness was asked for.
     pub witnessed: Option<bool>,
+    /// What came behind the nonce, at most as much of it as was asked for.
+    #[serde(with = "serde_bytes")]
+    pub report: Vec<u8>,
     /// The wall limit was extended because the machine was busy.
     pub contended: bool,
 }

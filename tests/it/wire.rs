@@ -313,6 +313,7 @@ fn executable() -> impl Strategy<Value = Executable> {
                 early_stop,
                 stdout_postprocessor,
                 witness,
+                report_bytes: 0,
             }
         })
 }

@@ -20,7 +20,7 @@ use super::account::{self, Account};
 use super::box_dir::BoxDir;
 use super::spawn::{SpawnError, Spawner, Started};
 use super::tree::{self, Reaped};
-use crate::worker::protocol::{Ended, Ran, Run, RunLimits};
+use crate::worker::protocol::{Ended, Ran, Run, RunLimits, Witness};
 
 /// When the tree is first sampled: most commands are over by then and never pay for it.
 const FIRST_SAMPLE: Duration = Duration::from_millis(50);
@@ -132,6 +132,7 @@ pub(crate) fn run(
         written: 0,
         stdout: Capture::new(Some(stdout), run.limits.output_bytes),
         stderr: Capture::new(Some(stderr), run.limits.output_bytes),
+        witness: Capture::new(witness, run.witness.as_ref().map_or(0, most_bytes)),
         wall: run.limits.wall,
         contended: false,
         next_sample: FIRST_SAMPLE,
@@ -148,9 +149,8 @@ pub(crate) fn run(
     };
     job.stdout.drain(chunk);
     job.stderr.drain(chunk);
-    let witnessed =
-        run.witness.as_ref().map(|nonce| witness.is_some_and(|ours| came_back(&ours, nonce.as_bytes())));
-    let ran = job.report(limit, elapsed, witnessed);
+    job.witness.drain(chunk);
+    let ran = job.report(limit, elapsed, run.witness.as_ref());
     Outcome::Ran(Box::new(ran), clean)
 }
 
@@ -170,6 +170,7 @@ struct Job<'a> {
     written: usize,
     stdout: Capture,
     stderr: Capture,
+    witness: Capture,
     /// The wall limit in force, extensions included.
     wall: Duration,
     contended: bool,
@@ -187,18 +188,19 @@ impl Job<'_> {
         feed(&mut self.stdin, input, &mut self.written);
         loop {
             let timeout = self.wall.min(self.next_sample).saturating_sub(self.begun.elapsed());
-            // Which of the five are open changes; the order does not.
-            let (mut main_ended, mut gone, mut ready) = (false, false, [false; 3]);
+            // Which of the six are open changes; the order does not.
+            let (mut main_ended, mut gone, mut ready) = (false, false, [false; 4]);
             {
-                let mut fds = Vec::with_capacity(5);
+                let mut fds = Vec::with_capacity(6);
                 fds.push(PollFd::from_borrowed_fd(main, PollFlags::IN));
                 fds.push(PollFd::from_borrowed_fd(control, PollFlags::RDHUP));
                 let pipes = [
                     (&self.stdin, PollFlags::OUT),
                     (&self.stdout.pipe, PollFlags::IN),
                     (&self.stderr.pipe, PollFlags::IN),
+                    (&self.witness.pipe, PollFlags::IN),
                 ];
-                let mut which = [0; 3];
+                let mut which = [0; 4];
                 for (at, (pipe, flags)) in pipes.into_iter().enumerate() {
                     if let Some(pipe) = pipe {
                         which[at] = fds.len();
@@ -231,6 +233,9 @@ impl Job<'_> {
             }
             if ready[2] {
                 self.stderr.drain(chunk);
+            }
+            if ready[3] {
+                self.witness.drain(chunk);
             }
             if self.stdout.truncated || self.stderr.truncated {
                 return Stop::Limit(Ended::OutputLimit);
@@ -276,7 +281,7 @@ impl Job<'_> {
         None
     }
 
-    fn report(self, limit: Option<Ended>, elapsed: Duration, witnessed: Option<bool>) -> Ran {
+    fn report(self, limit: Option<Ended>, elapsed: Duration, asked: Option<&Witness>) -> Ran {
         let status = self.reaped.status.map(ExitStatus::from_raw);
         let (exit_code, signal) = (status.and_then(|s| s.code()), status.and_then(|s| s.signal()));
         let overflowed = self.stdout.truncated || self.stderr.truncated;
@@ -309,6 +314,10 @@ impl Job<'_> {
             }
             max_rss_bytes = max_rss_bytes.max(account.peak_bytes());
         }
+        let (witnessed, report) = match asked.map(|asked| came_back(self.witness.kept, asked)) {
+            Some((witnessed, report)) => (Some(witnessed), report),
+            None => (None, Vec::new()),
+        };
         Ran {
             ended,
             exit_code,
@@ -321,6 +330,7 @@ impl Job<'_> {
             stdout_truncated: self.stdout.truncated,
             stderr_truncated: self.stderr.truncated,
             witnessed,
+            report,
             contended: self.contended,
         }
     }
@@ -362,19 +372,20 @@ fn extended(
     (new >= in_force + Duration::from_millis(1)).then_some(new)
 }
 
-/// Whether the program wrote back the nonce, all of it and nothing else.
-fn came_back(mut ours: &UnixStream, nonce: &[u8]) -> bool {
-    let mut got = vec![0; nonce.len() + 1];
-    let mut have = 0;
-    while have < got.len() {
-        match std::io::Read::read(&mut ours, &mut got[have..]) {
-            Ok(0) => break,
-            Ok(count) => have += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
+/// Most bytes that are read from a witness: one more than it should be where no report is wanted, so that
+/// it is seen.
+fn most_bytes(asked: &Witness) -> u64 {
+    asked.nonce.len() as u64 + asked.report_bytes.max(1)
+}
+
+/// Whether the program wrote back the nonce with nothing but a report behind it, and the report.
+fn came_back(mut kept: Vec<u8>, asked: &Witness) -> (bool, Vec<u8>) {
+    let nonce = asked.nonce.as_bytes();
+    if !kept.starts_with(nonce) {
+        return (false, Vec::new());
     }
-    got.get(..have) == Some(nonce)
+    kept.drain(..nonce.len());
+    if asked.report_bytes == 0 { (kept.is_empty(), Vec::new()) } else { (true, kept) }
 }
 
 /// The report of a command that never was.
@@ -391,6 +402,7 @@ pub(crate) fn nothing() -> Ran {
         stdout_truncated: false,
         stderr_truncated: false,
         witnessed: None,
+        report: Vec::new(),
         contended: false,
     }
 }
@@ -435,6 +447,23 @@ mod tests {
     ) {
         let ms = Duration::from_millis;
         assert_eq!(extended(ms(1000), ms(in_force), ms(cpu), (ms(delay), true)), expected.map(ms));
+    }
+
+    #[rstest]
+    #[case::nothing("", 0, false, "")]
+    #[case::the_nonce("abc", 0, true, "")]
+    #[case::a_part_of_it("ab", 9, false, "")]
+    #[case::more_than_it("abcx", 0, false, "")]
+    #[case::something_else("xabc", 9, false, "")]
+    #[case::a_report("abcx", 9, true, "x")]
+    fn witnesses(
+        #[case] kept: &str,
+        #[case] report_bytes: u64,
+        #[case] witnessed: bool,
+        #[case] report: &str,
+    ) {
+        let asked = Witness { nonce: "abc".to_owned(), report_bytes };
+        assert_eq!(came_back(kept.into(), &asked), (witnessed, report.into()));
     }
 
     #[test]

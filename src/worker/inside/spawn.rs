@@ -67,7 +67,7 @@ pub(crate) struct Started {
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
     /// Our end of the witness.
-    pub(crate) witness: Option<UnixStream>,
+    pub(crate) witness: Option<OwnedFd>,
 }
 
 impl Spawner {
@@ -98,8 +98,8 @@ impl Spawner {
         };
         let program = self.resolve(name)?;
         let (ours, theirs) = match &run.witness {
-            Some(nonce) => {
-                let (ours, theirs) = witness(nonce).map_err(|error| failed("witness", &error))?;
+            Some(asked) => {
+                let (ours, theirs) = witness(&asked.nonce).map_err(|error| failed("witness", &error))?;
                 (Some(ours), Some(theirs))
             }
             None => (None, None),
@@ -250,12 +250,12 @@ impl Pipes {
 }
 
 /// A pair of sockets: ours has said the nonce and will say no more, theirs is inherited.
-fn witness(nonce: &str) -> io::Result<(UnixStream, OwnedFd)> {
+fn witness(nonce: &str) -> io::Result<(OwnedFd, OwnedFd)> {
     let (mut ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     ours.write_all(nonce.as_bytes())?;
     ours.shutdown(std::net::Shutdown::Write)?;
-    Ok((ours, theirs.into()))
+    Ok((ours.into(), theirs.into()))
 }
 
 #[cfg(test)]
