@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::networks::Networks;
 use super::programs;
+use super::steps::CommandsError;
 use tempfile::TempDir;
 use thiserror::Error;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -13,9 +14,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Settings, Tier};
 use crate::executor::{ExecutorSettings, PoolExecutor};
+use crate::model::ExecutionResult;
 use crate::pipeline::external::ExternalError;
 use crate::pipeline::{Framing, Keep, LimitSettings, Pipeline, PipelineSettings};
-use crate::processors::{ProblemsError, ProcessorSettings, Registry, UnknownProcessor};
+use crate::processors::{ProblemsError, ProcessorSettings, Registry, Task, UnknownProcessor};
 use crate::sandbox::{self, Missing, Policy, TierError};
 use crate::service::FlowSettings;
 use crate::util::ceiling::Ceiling;
@@ -101,6 +103,7 @@ pub struct Engine {
     missing: Vec<Missing>,
     notice: String,
     scratch: Vec<TempDir>,
+    num_workers: usize,
     /// Ends the operator's programs.
     programs: DropGuard,
 }
@@ -172,13 +175,37 @@ impl Engine {
                 keep,
             },
         );
-        Ok(Self { pools, tracker, pipeline: Arc::new(pipeline), tier, missing, notice, scratch, programs })
+        Ok(Self {
+            pools,
+            tracker,
+            pipeline: Arc::new(pipeline),
+            tier,
+            missing,
+            notice,
+            scratch,
+            num_workers: settings.num_workers(),
+            programs,
+        })
     }
 
     /// The stages.
     #[must_use]
     pub fn pipeline(&self) -> Arc<Pipeline<PoolExecutor>> {
         Arc::clone(&self.pipeline)
+    }
+
+    /// Runs one executable with the configured limits, as the steps of a library call do.
+    ///
+    /// # Errors
+    /// It cannot be run as it stands. What it does is no error, nor is a failure of ours: it is `infra_error` in the result.
+    pub async fn execute(&self, key: String, task: Task) -> Result<ExecutionResult, CommandsError> {
+        self.pipeline.run(key, task).await.map_err(CommandsError::Invalid)
+    }
+
+    /// Executables that run at a time.
+    #[must_use]
+    pub fn num_workers(&self) -> usize {
+        self.num_workers
     }
 
     /// Whether there is a processor of this name.

@@ -38,6 +38,7 @@ mod programs;
 mod publish;
 mod rows;
 mod serve;
+pub mod steps;
 
 pub use bench::{BrokerBench, bench_broker};
 pub use checkpoint::{Checkpoint, CheckpointError, Snapshot};
@@ -45,7 +46,10 @@ pub use client::broker;
 pub use collect::{CollectEnd, CollectError, Collecting, Until, collect};
 pub use doctor::{Check, DoctorError, Interpreter, Next, Outcome, Report, Required, Toolchain, doctor};
 pub use engine::{Engine, EngineError, EngineOptions, RUN_REQUIRES, SERVE_REQUIRES};
-pub use execute::{ApiError, OverallExecutionResults, execute_predictions, execute_predictions_blocking};
+pub use execute::{
+    ApiError, ExecuteOptions, OverallExecutionResults, execute_predictions, execute_predictions_blocking,
+    execute_predictions_with,
+};
 pub use ledger::{Ledger, Taken, read_ids};
 pub use publish::{PublishError, PublishEvent, PublishOptions, Published, publish};
 pub use rows::{Row, frame};

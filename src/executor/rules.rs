@@ -2,7 +2,7 @@
 
 use regex::{Regex, RegexBuilder};
 
-use crate::model::{CommandResult, EarlyStop, InvalidExecutable, StdoutPostprocessor, Termination};
+use crate::model::{CommandResult, EarlyStop, InvalidExecutable, StdoutPostprocessor};
 use crate::processors::Hooks;
 
 /// Most memory of one compiled expression, in bytes.
@@ -90,7 +90,7 @@ impl Rules {
         }
         match &self.hooks.early_stop {
             Some(hook) => hook(index, result),
-            None => stops(&self.early_stop, result),
+            None => self.early_stop.stops(result),
         }
     }
 }
@@ -114,25 +114,13 @@ fn flatten(rule: &StdoutPostprocessor, steps: &mut Vec<Step>, depth: usize) -> R
     Ok(())
 }
 
-fn stops(rule: &EarlyStop, result: &CommandResult) -> bool {
-    let limit = matches!(result.termination, Termination::WallLimit | Termination::CpuLimit);
-    let code_differs =
-        !limit && rule.expected_return_code.is_some_and(|expected| result.return_code != Some(expected));
-    (rule.stop_for_timeout && result.timed_out)
-        || code_differs
-        || rule.stdout_contains.as_ref().is_some_and(|text| text.is_in(&result.stdout))
-        || rule.stderr_contains.as_ref().is_some_and(|text| text.is_in(&result.stderr))
-        || rule.stdout_differs.as_ref().is_some_and(|text| !text.is(&result.stdout))
-        || rule.stderr_differs.as_ref().is_some_and(|text| !text.is(&result.stderr))
-        || rule.any_of.iter().any(|rule| stops(rule, result))
-}
-
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
 
     use super::*;
     use crate::executor::outcome::tests::result;
+    use crate::model::Termination;
 
     fn rules(json: &str) -> Rules {
         Rules::new(EarlyStop::default(), Some(&serde_json::from_str(json).unwrap()), Hooks::default())

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{CommandResult, Termination};
+
 /// When the remaining commands of an executable are not run. An error of ours always stops.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -39,6 +41,24 @@ impl Default for EarlyStop {
             stderr_differs: None,
             any_of: Vec::new(),
         }
+    }
+}
+
+impl EarlyStop {
+    /// Whether the remaining commands are left out after this one.
+    #[must_use]
+    pub fn stops(&self, result: &CommandResult) -> bool {
+        let limit = matches!(result.termination, Termination::WallLimit | Termination::CpuLimit);
+        let code_differs =
+            !limit && self.expected_return_code.is_some_and(|expected| result.return_code != Some(expected));
+        result.had_unexpected_error
+            || (self.stop_for_timeout && result.timed_out)
+            || code_differs
+            || self.stdout_contains.as_ref().is_some_and(|text| text.is_in(&result.stdout))
+            || self.stderr_contains.as_ref().is_some_and(|text| text.is_in(&result.stderr))
+            || self.stdout_differs.as_ref().is_some_and(|text| !text.is(&result.stdout))
+            || self.stderr_differs.as_ref().is_some_and(|text| !text.is(&result.stderr))
+            || self.any_of.iter().any(|rule| rule.stops(result))
     }
 }
 

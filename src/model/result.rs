@@ -187,6 +187,75 @@ impl ExecutionResult {
     pub fn last_command(&self) -> Option<&CommandResult> {
         self.command_results.last()
     }
+
+    /// Whether every command that ran had this exit code.
+    #[must_use]
+    pub fn all_had_return_code(&self, return_code: i32) -> bool {
+        self.command_results.iter().all(|command| command.return_code == Some(return_code))
+    }
+
+    /// Commands that ran.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.command_results.len()
+    }
+
+    /// Whether no command ran.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.command_results.is_empty()
+    }
+
+    /// The fields of it and of its last command in one dictionary, the commands on demand.
+    #[must_use]
+    pub fn to_dict(&self, include_command_results: bool) -> Map<String, Value> {
+        let fields = |value: serde_json::Result<Value>| match value {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        let mut whole = fields(serde_json::to_value(self));
+        let commands = whole.remove("command_results");
+        // What both have is said of the whole.
+        for (name, value) in
+            self.last_command().map(|last| fields(serde_json::to_value(last))).unwrap_or_default()
+        {
+            whole.entry(name).or_insert(value);
+        }
+        if let Some(commands) = commands.filter(|_| include_command_results) {
+            whole.insert("command_results".to_owned(), commands);
+        }
+        whole
+    }
+
+    /// A result for a program that is not worth running, as the reference's `invalid_result` with its defaults: what a
+    /// preprocessor may give with [`Prepared::Filtered`](crate::processors::Prepared).
+    #[must_use]
+    pub fn invalid_result(key: &str, num_commands: usize) -> Self {
+        let command = CommandResult {
+            return_code: Some(1),
+            runtime: 10.0,
+            stdout: "SyntaxError".to_owned(),
+            stderr: "Invalid".to_owned(),
+            had_unexpected_error: false,
+            ..CommandResult::without_run(Termination::Exited)
+        };
+        Self {
+            key: key.to_owned(),
+            expected_num_commands: num_commands,
+            elapsed: 10.0,
+            had_error: true,
+            command_results: vec![command; num_commands],
+            ..Self::default()
+        }
+    }
+}
+
+impl std::ops::Index<usize> for ExecutionResult {
+    type Output = CommandResult;
+
+    fn index(&self, index: usize) -> &CommandResult {
+        &self.command_results[index]
+    }
 }
 
 /// Seconds of each stage of one prediction, from a monotonic clock.
@@ -321,6 +390,25 @@ mod tests {
         assert_ne!(result_id("a", b"x"), result_id("a", b"y"));
         assert_ne!(result_id("a", b"x"), result_id("b", b"x"));
         assert_eq!(result_id("a", b"x").to_string(), "0db94ae0-ade1-579e-8fb1-cf857a56519f");
+    }
+
+    #[test]
+    fn a_result_as_a_dictionary() {
+        let result = ExecutionResult { cwd: "/box".to_owned(), ..ExecutionResult::invalid_result("1.0", 2) };
+        let whole = result.to_dict(false);
+        let said = |name: &str| whole[name].clone();
+        assert_eq!(
+            (said("key"), said("cwd"), said("stdout")),
+            ("1.0".into(), "/box".into(), "SyntaxError".into())
+        );
+        assert_eq!(
+            (said("return_code"), said("elapsed"), said("had_error")),
+            (1.into(), 10.0.into(), true.into())
+        );
+        assert!(!whole.contains_key("command_results"));
+        assert_eq!(result.to_dict(true)["command_results"].as_array().unwrap().len(), 2);
+        assert!(result.all_had_return_code(1) && !result.all_had_return_code(0));
+        assert_eq!((result.len(), result[1].return_code, result.is_empty()), (2, Some(1), false));
     }
 
     #[test]

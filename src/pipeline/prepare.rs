@@ -145,7 +145,7 @@ pub(super) fn stage(
     staged.unwrap_or_else(Stage::Invalid)
 }
 
-fn checked(tasks: Vec<Task>, settings: &LimitSettings) -> Result<Vec<Ready>, String> {
+pub(super) fn checked(tasks: Vec<Task>, settings: &LimitSettings) -> Result<Vec<Ready>, String> {
     if tasks.is_empty() || tasks.len() > settings.max_executables {
         let most = settings.max_executables;
         return Err(format!("{} executables; limits.max_executables allows 1 to {most}", tasks.len()));

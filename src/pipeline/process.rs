@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::prepare::{Judge, Next, Ready, Stage, Work, preprocess, stage};
+use super::prepare::{Judge, Next, Ready, Stage, Work, checked, preprocess, stage};
 use super::processors::Who;
 use super::report::{encoded, reason};
 use super::{Decoded, Framing, Incoming, Keep, LimitSettings, Processors, Program, Turn, Undecodable};
@@ -20,7 +20,7 @@ use crate::executor::{Execute, Executed, Job};
 use crate::model::{
     ExecutionResult, Judged, ResultMessage, ResultSchema, StageTimings, Verdict, WorkerStamp, judge,
 };
-use crate::processors::{Judgement, Undecided, UnknownProcessor};
+use crate::processors::{Judgement, Task, Undecided, UnknownProcessor};
 use crate::util::ceiling::Ceiling;
 use crate::worker::protocol::RunLimits;
 
@@ -158,6 +158,23 @@ impl<E: Execute> Pipeline<E> {
     fn processor<'a>(&'a self, decoded: &'a Decoded) -> (&'a str, &'a Walls) {
         let name = decoded.preprocessor.as_deref().unwrap_or(&self.settings.default_preprocessor);
         (name, self.settings.walls_of.get(name).unwrap_or(&self.settings.walls))
+    }
+
+    /// Runs one executable with the configured limits, without a prediction around it. Our own failure is data in
+    /// the result.
+    ///
+    /// # Errors
+    /// It cannot be run as it stands; the text names the field, its value and the rule.
+    pub async fn run(&self, key: String, task: Task) -> Result<ExecutionResult, String> {
+        let ready = checked(vec![task], &self.settings.limits)?;
+        let (executable, rules) = ready.into_iter().next().ok_or("there is nothing to run")?;
+        let Ok(_slot) = self.slots.acquire().await else {
+            return Err("the engine is being shut down".to_owned());
+        };
+        let limits = self.settings.limits.defaults;
+        let (network, budget) = (self.settings.walls.network, self.settings.limits.max_prediction_time);
+        let job = Job { key, executable, rules: Arc::new(rules), limits, network, budget };
+        Ok(self.executed(job).await.result)
     }
 
     /// Sees one prediction to its result. `None`: `draining` was cancelled before it was started.

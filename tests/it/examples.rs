@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rstest::rstest;
+
 /// An example's program, which `cargo test` builds beside ours.
 fn example(name: &str) -> PathBuf {
     let ours = Path::new(env!("CARGO_BIN_EXE_evalmill"));
@@ -15,15 +17,52 @@ fn example(name: &str) -> PathBuf {
     path
 }
 
-#[test]
-fn library() {
+/// What an example prints; nothing may be left in its scratch directory.
+fn printed(name: &str) -> String {
     let scratch = tempfile::tempdir().unwrap();
-    let output = Command::new(example("library")).env("EXEC_TMP_DIR", scratch.path()).output().unwrap();
+    let output = Command::new(example(name))
+        .env("EXEC_TMP_DIR", scratch.path())
+        .env("TMPDIR", scratch.path())
+        .output();
+    let output = output.unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}\n{stderr}");
+    let left: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().collect();
+    assert!(left.is_empty(), "left in the scratch directory: {left:?}");
+    stdout.into_owned()
+}
+
+#[rstest]
+#[case("multiple_commands", "\"reads\": exit code 0, \"42\\n\"\n\"fails\": exit code 1, \"\"\n")]
+#[case("tracked_files", "passed: true\nabsent.txt: null\nout/answer.json: \"[1, 2]\"\n")]
+#[case("early_stop", "3 of 3 commands ran\n2 of 3 commands ran\n")]
+#[case(
+    "many_executables",
+    "passed: [\"2\",\"2\",\"2\"] \ninvalid: null the preprocessor gave 3 executables: preproc_returns_list is false, so it may give one\n"
+)]
+#[case(
+    "filtered",
+    "1 filtered \"SyntaxError\" there is no function in it\n2 passed \"2\\n\" \n3 invalid null code is not a text\n"
+)]
+#[case("debug_directory", "pred0.0/main.py: print(1)\npred1.0/main.py: print(2)\n")]
+#[case(
+    "error_directory",
+    "passed\ninfra_error\npassed\nkept: {\"say\":2} \"the preprocessor library failed: it panicked: say is a text\"\n"
+)]
+#[case(
+    "steps",
+    "true \"one\\n\"\nfalse \"say is not a text\"\ntrue \"three\\n\"\n(0, 0) \"a\\n\" []\n(1, 0) \"\" [\"b\"]\nleft: 1\nleft: 0\nhello 3 times\n"
+)]
+fn a_feature(#[case] name: &str, #[case] prints: &str) {
+    assert_eq!(printed(name), prints);
+}
+
+#[test]
+fn library() {
+    let stdout = printed("library");
     // Title, head, five rows; twice.
     let lines: Vec<_> = stdout.lines().collect();
-    assert_eq!(lines.len(), 14, "{stdout}\n{stderr}");
+    assert_eq!(lines.len(), 14, "{stdout}");
     for (table, title) in lines.chunks(7).zip(["blocking", "async"]) {
         assert_eq!(table[0], title);
         let rows: Vec<Vec<_>> =
@@ -35,8 +74,6 @@ fn library() {
             ["endless", "timed_out", "0", "1"],
             ["unusable", "invalid", "-", "0"],
         ];
-        assert_eq!(rows, expected, "{stdout}\n{stderr}");
+        assert_eq!(rows, expected, "{stdout}");
     }
-    let left: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().collect();
-    assert!(left.is_empty(), "left in the scratch directory: {left:?}");
 }
