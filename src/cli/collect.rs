@@ -149,7 +149,7 @@ fn table(ledger: &Ledger) -> String {
         ("parked", ledger.parked()),
         ("missing", ledger.missing().map_or(0, |missing| missing.len() as u64)),
         ("came again", ledger.again()),
-        ("of others", ledger.foreign()),
+        ("of others", ledger.of_others()),
     ];
     for (name, count) in verdicts.chain(others).filter(|(_, count)| *count > 0) {
         text += &format!("{name:<16} {count:>10}\n");
