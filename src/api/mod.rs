@@ -33,7 +33,9 @@ mod doctor;
 mod engine;
 mod execute;
 mod ledger;
+mod parallel;
 mod publish;
+mod results;
 mod rows;
 mod serve;
 
@@ -45,6 +47,8 @@ pub use doctor::{Check, DoctorError, Interpreter, Next, Outcome, Report, Require
 pub use engine::{Engine, EngineError, EngineOptions, RUN_REQUIRES, SERVE_REQUIRES};
 pub use execute::{ApiError, OverallExecutionResults, execute_predictions, execute_predictions_blocking};
 pub use ledger::{Ledger, Taken, read_ids};
+pub use parallel::{ParallelOptions, run_in_parallel};
 pub use publish::{PublishError, PublishEvent, PublishOptions, Published, publish};
+pub use results::{Reading, ResultsError, aggregate_results};
 pub use rows::{Row, frame};
 pub use serve::{ServeError, serve};

@@ -110,6 +110,8 @@ pub struct Tally {
     pub verdicts: BTreeMap<Verdict, u64>,
     /// Results that name no task; where others do, they are in no pass@k.
     pub results_without_task: u64,
+    /// Results that say something about the program.
+    pub samples: u64,
     /// Tasks with a sample.
     pub tasks: u64,
     /// Tasks of which every result is `infra_error` or `filtered`: they are in no pass@k.
@@ -295,6 +297,7 @@ impl Aggregate {
         let of_tasks = |k: &u64| named > 0 || *k == 1;
         Tally {
             results: verdicts.values().sum(),
+            samples: verdicts.iter().filter(|(verdict, _)| is_sample(**verdict)).map(|(_, n)| n).sum(),
             verdicts,
             results_without_task: runs.flat_map(|run| run.without_task.each()).map(|(_, count)| count).sum(),
             tasks,
