@@ -75,15 +75,14 @@ pub(super) fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Over what a mean is, and what is not in it.
-pub(super) fn over(report: &ResultsReport, tasks: u64, with_fewer: u64) -> String {
-    let mean = match (report.all.tasks, tasks) {
+/// Over what a mean is.
+pub(super) fn over(report: &ResultsReport, tasks: u64) -> String {
+    match (report.all.tasks, tasks) {
         (0, predictions) => format!("of {}", count(predictions, "prediction")),
-        (_, 0) => return "no task has so many samples".to_owned(),
+        (_, 0) => "no task has so many samples".to_owned(),
         (_, 1) => "of 1 task".to_owned(),
         (_, tasks) => format!("mean of {tasks} tasks"),
-    };
-    if with_fewer == 0 { mean } else { format!("{mean}, {with_fewer} with fewer samples") }
+    }
 }
 
 /// What a reader must know beside the numbers.
@@ -97,12 +96,15 @@ pub(super) fn notes(report: &ResultsReport) -> Vec<String> {
             notes.push(format!("{}{text}", count(number, what)));
         }
     };
-    let ours = ": trouble of ours, in no pass@k; `evalmill run --resume` tries again";
+    let ours = ": trouble of ours, in no pass@k; `run --resume` tries again";
     note(of(Verdict::InfraError), "infra_error result", ours);
     note(of(Verdict::Filtered), "filtered result", ": not run on purpose, in no pass@k");
     note(all.tasks_without_sample, "task", " without any other result: in no pass@k");
     if all.tasks > 0 {
         note(all.results_without_task, "result", " without a task: in no pass@k");
+    }
+    for (k, pass) in all.pass_at_k.iter().filter(|(_, pass)| pass.tasks > 0) {
+        note(pass.tasks_with_fewer, "task", &format!(" with fewer than {k} samples: not in pass@{k}"));
     }
     note(report.ids_with_several_results, "prediction id", " with several different results: each counts");
     note(report.parked, "parked prediction", " without a result: `evalmill parking list` says why");
@@ -111,14 +113,14 @@ pub(super) fn notes(report: &ResultsReport) -> Vec<String> {
         others => format!(" with the result_id of another: counted once; {others} with another verdict"),
     };
     note(left_out.duplicates, "result", &again);
-    note(left_out.other_messages, "message", " that are no results (timings, notices)");
+    note(left_out.other_messages, "message", " of other sorts (timings, notices)");
     note(left_out.bad_lines, "bad line", " left out");
     if all.pass_at_k.values().any(|pass| pass.interval.is_some()) {
         let Bootstrap { resamples, seed } = report.bootstrap;
         let over = if all.tasks > 0 { "tasks" } else { "predictions" };
         let percent = Bootstrap::CONFIDENCE * 100.0;
         notes.push(format!(
-            "[low, high]: {percent:.0} % interval, bootstrap over {over}, {resamples} resamples, seed {seed}"
+            "{percent:.0} % intervals [low, high]: bootstrap over {over}, {resamples} resamples, seed {seed}"
         ));
     }
     notes

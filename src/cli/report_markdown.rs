@@ -31,9 +31,9 @@ fn write_report(text: &mut String, report: &ResultsReport) -> fmt::Result {
     table(
         text,
         &["pass@k", "%", "over"],
-        all.pass_at_k.iter().map(|(k, pass)| {
-            vec![format!("pass@{k}"), value(pass), over(report, pass.tasks, pass.tasks_with_fewer)]
-        }),
+        all.pass_at_k
+            .iter()
+            .map(|(k, pass)| vec![format!("pass@{k}"), value(pass), over(report, pass.tasks)]),
     )?;
     table(
         text,

@@ -1,5 +1,6 @@
 //! The report as tables for a terminal.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use super::one_line;
@@ -31,7 +32,7 @@ fn write_report(text: &mut String, report: &ResultsReport) -> fmt::Result {
         writeln!(text)?;
     }
     for (k, pass) in &all.pass_at_k {
-        let over = over(report, pass.tasks, pass.tasks_with_fewer);
+        let over = over(report, pass.tasks);
         write_pass(text, *k, pass.value, &format!("{}{over}", interval(pass)))?;
     }
     write_stages(text, &report.stages)?;
@@ -66,11 +67,9 @@ fn write_runs(text: &mut String, runs: &[RunRow]) -> fmt::Result {
     let names: Vec<_> = runs.iter().map(|row| run_name(row.run.as_deref())).collect();
     let width = width(names.iter());
     write!(text, "\n{:<width$} {:>9} {:>9} {:>7}", "run", "results", "passed", "tasks")?;
-    let ks: Vec<u64> = runs.iter().flat_map(|row| row.tally.pass_at_k.keys().copied()).collect();
-    let mut ks = ks;
-    ks.sort_unstable();
-    ks.dedup();
+    let ks: BTreeSet<u64> = runs.iter().flat_map(|row| row.tally.pass_at_k.keys().copied()).collect();
     ks.iter().try_for_each(|k| write!(text, "  {:<19}", format!("pass@{k} %")))?;
+    trim_line(text);
     for (row, name) in runs.iter().zip(&names) {
         let tally = &row.tally;
         let passed = tally.verdicts.get(&Verdict::Passed).copied().unwrap_or(0);
@@ -86,7 +85,6 @@ fn write_runs(text: &mut String, runs: &[RunRow]) -> fmt::Result {
         }
         trim_line(text);
     }
-    trim_line(text);
     writeln!(text)
 }
 
@@ -97,9 +95,7 @@ fn write_tasks(text: &mut String, rows: &[TaskRow], with_run: bool) -> fmt::Resu
     };
     let names: Vec<_> = rows.iter().map(name).collect();
     let width = width(names.iter());
-    let mut ks: Vec<u64> = rows.iter().flat_map(|row| row.pass_at_k.keys().copied()).collect();
-    ks.sort_unstable();
-    ks.dedup();
+    let ks: BTreeSet<u64> = rows.iter().flat_map(|row| row.pass_at_k.keys().copied()).collect();
     let head = if with_run { "run, task" } else { "task" };
     write!(text, "\n{head:<width$} {:>9} {:>9} {:>9}", "samples", "passed", "others")?;
     ks.iter().try_for_each(|k| write!(text, " {:>11}", format!("pass@{k} %")))?;

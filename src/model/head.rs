@@ -53,8 +53,8 @@ pub enum LineError {
         said: serde_json::Error,
     },
     /// A line that is no object.
-    #[error("it is no JSON object: {0}")]
-    NoObject(serde_json::Error),
+    #[error("it is no JSON object")]
+    NoObject,
     /// A field is missing.
     #[error("it has no {0:?}, and a result has one")]
     Missing(&'static str),
@@ -84,6 +84,10 @@ struct Wire {
 /// # Errors
 /// It is no message of ours, or of a later version.
 pub fn read_line(line: &[u8]) -> Result<Line, LineError> {
+    // An array would be taken for the fields in their order.
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err(parse_strict(line).map_or_else(LineError::Json, |_| LineError::NoObject));
+    }
     let wire: Wire = serde_json::from_slice(line).map_err(|_| what_is_wrong(line))?;
     let schema = wire.schema.ok_or(LineError::Missing("schema"))?;
     match schema.as_str() {
@@ -112,7 +116,6 @@ fn what_is_wrong(line: &[u8]) -> LineError {
     }
     let mut reader = serde_json::Deserializer::from_slice(line);
     match serde_path_to_error::deserialize::<_, Wire>(&mut reader) {
-        Err(error) if error.path().iter().next().is_none() => LineError::NoObject(error.into_inner()),
         Err(error) => LineError::Field { path: error.path().to_string(), said: error.into_inner() },
         // What is refused and then read differs in what the strict reader refuses only.
         Ok(_) => LineError::Missing("schema"),
@@ -157,6 +160,7 @@ mod tests {
     #[case("", "not JSON")]
     #[case(r#"{"schema":"result.v1","result_id":"#, "not JSON")]
     #[case("[]", "no JSON object")]
+    #[case(r#"["result.v1","r","a",null,null,"passed",null]"#, "no JSON object")]
     #[case("7", "no JSON object")]
     #[case("{}", "it has no \"schema\"")]
     #[case(r#"{"schema":7}"#, "the field schema is wrong: invalid type: integer `7`")]

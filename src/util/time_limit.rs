@@ -70,16 +70,17 @@ pub fn time_limit<T: Send + 'static>(
     let (sender, receiver) = sync_channel(1);
     thread::Builder::new().name("time-limit".into()).spawn(move || {
         let done = catch_unwind(AssertUnwindSafe(|| work(&context)));
-        // Where nobody waits any more, it is dropped here.
-        drop(sender.send(done));
+        // What looked at its context, and gave up for it, is late as well, however fast it is here. Where
+        // nobody waits any more, it is dropped.
+        drop(sender.send((done, context.check())));
     })?;
     let done = match context.remaining() {
         Some(left) => receiver.recv_timeout(left),
         None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
     };
     match (done, limit) {
-        (Ok(Ok(value)), _) => Ok(value),
-        (Ok(Err(panic)), _) => resume_unwind(panic),
+        (Ok((Ok(value), in_time)), _) => in_time.map(|()| value),
+        (Ok((Err(panic), _)), _) => resume_unwind(panic),
         // The thread sends whatever happens: it is late.
         (Err(_), limit) => Err(ContextTimeLimitException::Exceeded(limit.unwrap_or_default())),
     }
