@@ -313,13 +313,13 @@ impl Aggregate {
 }
 
 fn task_rows(name: Option<&str>, run: &Run, ks: &[u64]) -> Vec<TaskRow> {
-    let mut tasks: Vec<_> = run.tasks.iter().collect();
+    let mut tasks: Vec<(&str, &Counts)> = run.tasks.iter().map(|(task, counts)| (&**task, counts)).collect();
     tasks.sort_unstable_by(|(left, _), (right, _)| natural_cmp(left, right));
-    let row = |(task, counts): (&Box<str>, &Counts)| {
+    let row = |(task, counts): (&str, &Counts)| {
         let Samples { n, c } = counts.samples();
         TaskRow {
             run: name.map(str::to_owned),
-            task: task.clone().into_string(),
+            task: task.to_owned(),
             samples: n,
             passed: c,
             verdicts: counts.present(),

@@ -146,7 +146,7 @@ mod tests {
             num_passed: 1,
             num_syntax_errors: 1,
             result_count: counts.map(|(name, count)| (name.to_owned(), count)).into(),
-            num_lines: (2 + 2 + 1 + 0) as f64 / 4.0,
+            num_lines: f64::from(2 + 2 + 1) / 4.0,
         };
         assert_eq!(metric, expected);
     }

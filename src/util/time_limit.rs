@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn what_ends_in_time_gives_its_value() {
         for limit in [None, Some(LONG)] {
-            let left = time_limit(limit, |context| context.remaining()).unwrap();
+            let left = time_limit(limit, TimeoutContext::remaining).unwrap();
             assert_eq!(left.is_some(), limit.is_some());
         }
         let double = timeout_decorator(LONG, |x: u32| x * 2);
