@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
-use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::{Verdict, parse_strict};
+use crate::metrics::{Arrival, Once};
+use crate::model::{Line, Verdict, parse_strict, read_line};
 use crate::pipeline::id_of;
 use crate::transport::{JsonlSource, Source as _, TransportError};
 
@@ -26,23 +26,11 @@ pub enum Taken {
 /// Counts results once each, and knows what is missing.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    results: HashSet<u128>,
-    notices: HashSet<u128>,
-    /// Parked, and without a result so far.
-    parked: HashSet<u128>,
+    once: Once,
     verdicts: BTreeMap<Verdict, u64>,
     missing: Option<HashSet<String>>,
     again: u64,
     foreign: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "schema")]
-enum Head {
-    #[serde(rename = "result.v1")]
-    Result { result_id: String, id: String, verdict: Verdict },
-    #[serde(rename = "notice.parked")]
-    Parked { result_id: String, id: String },
 }
 
 impl Ledger {
@@ -54,51 +42,42 @@ impl Ledger {
 
     /// Takes a message.
     pub fn take(&mut self, body: &[u8]) -> Taken {
-        match serde_json::from_slice(body) {
-            Ok(Head::Result { result_id, id, verdict }) => {
-                if let Some(missing) = &mut self.missing {
-                    missing.remove(&id);
+        let (id, taken) = match read_line(body) {
+            Ok(Line::Result(head)) => match self.once.result(&head.result_id, head.verdict) {
+                Arrival::First => {
+                    *self.verdicts.entry(head.verdict).or_default() += 1;
+                    (head.id, Taken::Result(head.verdict))
                 }
-                let hash = hash(&result_id);
-                if !self.results.insert(hash) {
-                    self.again += 1;
-                    return Taken::Again;
-                }
-                self.parked.remove(&hash);
-                *self.verdicts.entry(verdict).or_default() += 1;
-                Taken::Result(verdict)
+                Arrival::Again(_) | Arrival::InPlaceOfInfraError => (head.id, Taken::Again),
+            },
+            Ok(Line::Parked { result_id, id }) => {
+                (id, if self.once.notice(&result_id) { Taken::Parked } else { Taken::Again })
             }
-            Ok(Head::Parked { result_id, id }) => {
-                if let Some(missing) = &mut self.missing {
-                    missing.remove(&id);
-                }
-                let hash = hash(&result_id);
-                if !self.notices.insert(hash) {
-                    self.again += 1;
-                    return Taken::Again;
-                }
-                if !self.results.contains(&hash) {
-                    self.parked.insert(hash);
-                }
-                Taken::Parked
-            }
-            Err(error) => {
-                self.foreign += 1;
-                Taken::Foreign(error.to_string())
-            }
+            Ok(Line::Other(schema)) => return self.foreign(format!("its schema is {schema:?}")),
+            Err(error) => return self.foreign(error.to_string()),
+        };
+        if let Some(missing) = &mut self.missing {
+            missing.remove(&id);
         }
+        self.again += u64::from(taken == Taken::Again);
+        taken
+    }
+
+    fn foreign(&mut self, reason: String) -> Taken {
+        self.foreign += 1;
+        Taken::Foreign(reason)
     }
 
     /// Different results and parked predictions.
     #[must_use]
     pub fn count(&self) -> u64 {
-        (self.results.len() + self.parked.len()) as u64
+        self.once.results() + self.once.parked()
     }
 
     /// Predictions that are parked and have no result.
     #[must_use]
     pub fn parked(&self) -> u64 {
-        self.parked.len() as u64
+        self.once.parked()
     }
 
     /// Ids that have neither; `None` where nobody knows which will come.
@@ -121,15 +100,9 @@ impl Ledger {
 
     /// Messages of others, which were left out.
     #[must_use]
-    pub fn foreign(&self) -> u64 {
+    pub fn of_others(&self) -> u64 {
         self.foreign
     }
-}
-
-fn hash(id: &str) -> u128 {
-    let mut half = [0; 16];
-    half.copy_from_slice(&blake3::hash(id.as_bytes()).as_bytes()[..16]);
-    u128::from_le_bytes(half)
 }
 
 /// The ids in a file: a line is an id, or a JSON object with one in `field`, as it was published.
@@ -190,7 +163,7 @@ mod tests {
         assert_eq!(ledger.take(&notice("2", "b")), Taken::Again);
         assert!(matches!(ledger.take(b"{}"), Taken::Foreign(_)));
         assert!(matches!(ledger.take(br#"{"schema":"timings.v1"}"#), Taken::Foreign(_)));
-        assert_eq!((ledger.count(), ledger.parked(), ledger.again(), ledger.foreign()), (2, 1, 2, 2));
+        assert_eq!((ledger.count(), ledger.parked(), ledger.again(), ledger.of_others()), (2, 1, 2, 2));
         assert_eq!(ledger.missing().unwrap().iter().collect::<Vec<_>>(), ["c"]);
         // It was put back, and got its result.
         assert_eq!(ledger.take(&result("2", "b", "failed")), Taken::Result(Verdict::Failed));

@@ -34,8 +34,10 @@ mod engine;
 mod execute;
 mod ledger;
 mod networks;
+mod parallel;
 mod programs;
 mod publish;
+mod results;
 mod rows;
 mod serve;
 pub mod steps;
@@ -51,6 +53,8 @@ pub use execute::{
     execute_predictions_with,
 };
 pub use ledger::{Ledger, Taken, read_ids};
+pub use parallel::{ParallelOptions, run_in_parallel};
 pub use publish::{PublishError, PublishEvent, PublishOptions, Published, publish};
+pub use results::{Reading, ResultsError, aggregate_results};
 pub use rows::{Row, frame};
 pub use serve::{ServeError, serve};

@@ -1,6 +1,6 @@
 //! What can be given on the command line. The comments here are the help.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -48,6 +48,14 @@ Exit codes:
    74  standard output cannot be written
    78  configuration";
 
+const REPORT_EXIT_CODES: &str = "\
+Exit codes:
+    0  the report is printed
+    1  a line is no result; nothing is printed
+    2  usage, or an input that cannot be opened
+   74  standard output cannot be written
+   78  configuration";
+
 /// Runs model-generated code and says what came of it.
 #[derive(Debug, Parser)]
 #[command(name = "evalmill", version, after_help = EXIT_CODES, propagate_version = true)]
@@ -83,6 +91,12 @@ pub enum Command {
     /// `collect` ends, and takes results from then on.
     #[command(after_help = CLIENT_EXIT_CODES)]
     Collect(Box<CollectArgs>),
+    /// Say what results came to: verdicts, pass@k with its intervals, times; by run, and by task.
+    ///
+    /// Results with the same `result_id` count once. `infra_error` and `filtered` are in no pass@k, `invalid`
+    /// is a sample that does not pass. Messages among the results that are none are counted and left out.
+    #[command(after_help = REPORT_EXIT_CODES)]
+    Report(ReportArgs),
     /// Look at the predictions that were put aside, or send them to the service again.
     #[command(after_help = CLIENT_EXIT_CODES)]
     Parking {
@@ -206,6 +220,50 @@ pub enum Message {
     Result,
     /// The periodic timings, and the summary of a run.
     Timings,
+}
+
+/// What `report` is told.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// For people, for machines, or for a page.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: ReportFormat,
+    /// The ks of pass@k; without it 1, 10 and 100, as far as a task has so many samples.
+    #[arg(long, value_name = "K", value_delimiter = ',')]
+    pub k: Vec<NonZeroU64>,
+    /// A row for each task, too.
+    #[arg(long)]
+    pub per_task: bool,
+    /// Leave out lines that are no results, and count them, in place of ending at the first one.
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// How often tasks are drawn for the intervals of pass@k (95 %, percentile bootstrap over tasks); 0: none.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub bootstrap: u32,
+    /// Where its random numbers begin: the same seed gives the same intervals.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Show no progress.
+    #[arg(long)]
+    pub no_progress: bool,
+    /// Results as `run` and `collect` write them, plain or `.gz`; `-` is standard input.
+    #[arg(value_name = "RESULTS", default_value = "-", value_hint = ValueHint::FilePath)]
+    pub inputs: Vec<PathBuf>,
+}
+
+/// How `report` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// Tables.
+    #[value(alias = "table")]
+    Text,
+    /// One JSON object.
+    Json,
+    /// One row for all results, one for each run, and with `--per-task` one for each task.
+    Csv,
+    /// Markdown.
+    #[value(alias = "markdown")]
+    Md,
 }
 
 /// Arguments of `run`.
@@ -341,6 +399,12 @@ mod tests {
     #[case("collect --count 0", false)]
     #[case("collect --ids a --count 3", false)]
     #[case("collect --id-field x --idle 3", false)]
+    #[case("report", true)]
+    #[case("report a.jsonl b.gz --k 1,10 --k 100 --per-task --format md --skip-bad", true)]
+    #[case("report --k 0", false)]
+    #[case("report --k 1,,2", false)]
+    #[case("report --format xml", false)]
+    #[case("report --bootstrap 1000001", false)]
     #[case("parking list --limit 3 --json", true)]
     #[case("parking requeue --id a --id b", true)]
     #[case("parking requeue --all", true)]

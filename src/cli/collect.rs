@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 use super::client::{block_on, settings};
 use super::client_args::CollectArgs;
 use super::exit::Failure;
-use super::progress::{Progress, ProgressKind};
+use super::progress::Progress;
 use super::signals::Signals;
 use crate::api::{self, CollectEnd, CollectError, Collecting, Ledger, Taken, Until, read_ids};
 use crate::config::Settings;
 use crate::service::FlowError;
 use crate::service::run_key;
-use crate::telemetry::say;
+use crate::telemetry::{ProgressKind, say};
 use crate::transport::rabbitmq::TapSettings;
 use crate::transport::{JsonlSink, OutputError, Prepared, TransportError, prepare_output, stdout_is_input};
 
@@ -149,7 +149,7 @@ fn table(ledger: &Ledger) -> String {
         ("parked", ledger.parked()),
         ("missing", ledger.missing().map_or(0, |missing| missing.len() as u64)),
         ("came again", ledger.again()),
-        ("of others", ledger.foreign()),
+        ("of others", ledger.of_others()),
     ];
     for (name, count) in verdicts.chain(others).filter(|(_, count)| *count > 0) {
         text += &format!("{name:<16} {count:>10}\n");

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use super::args::{BenchCommand, Cli, Command};
-use super::exit::{Failure, report};
+use super::exit::{Failure, conclude};
 use super::{
-    bench, check_config, collect, completions, doctor, healthcheck, parking, publish, run, schema, serve,
-    stack, topology,
+    bench, check_config, collect, completions, doctor, healthcheck, parking, publish, report, run, schema,
+    serve, stack, topology,
 };
 
 /// Runs the program with its command line.
@@ -17,7 +17,7 @@ pub fn main() -> ExitCode {
     stack::deepen();
     // Clap answers --help, -V and wrong usage itself, with exit code 0 or 2.
     let cli = Cli::parse();
-    report(dispatch(cli))
+    conclude(dispatch(cli))
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
@@ -30,6 +30,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Topology { apply } => topology::topology(cli.config, apply),
         Command::Publish(args) => publish::publish(cli.config, &args),
         Command::Collect(args) => collect::collect(cli.config, &args),
+        Command::Report(args) => report::report(cli.config, &args),
         Command::Parking { what } => parking::parking(cli.config, &what),
         Command::Bench(BenchCommand::Broker { count, bytes }) => bench::broker(cli.config, count, bytes),
         Command::Healthcheck { url } => healthcheck::healthcheck(cli.config, url.as_deref()),

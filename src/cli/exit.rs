@@ -109,7 +109,7 @@ impl Failure {
 
 /// Says what failed, and gives its exit code.
 #[must_use]
-pub(super) fn report(result: Result<(), Failure>) -> ExitCode {
+pub(super) fn conclude(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

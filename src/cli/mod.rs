@@ -11,10 +11,13 @@ mod dispatch;
 mod doctor;
 mod exit;
 mod healthcheck;
-mod meter;
 mod parking;
 pub mod progress;
 mod publish;
+mod report;
+mod report_csv;
+mod report_markdown;
+mod report_text;
 mod run;
 pub mod schema;
 mod serve;
@@ -46,6 +49,11 @@ fn print_to(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }
+}
+
+/// Without control characters: what others wrote must not steer a terminal.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::{block_on, printed, settings};
 use super::client_args::ParkingCommand;
 use super::exit::Failure;
+use super::one_line;
 use super::signals::Signals;
 use crate::api::broker;
 use crate::telemetry::say;
@@ -65,11 +66,6 @@ impl Shown {
         let (id, class, reason) = (text(&self.id), text(&self.class), text(&self.reason));
         format!("{id:<32}  {class:<12}  {attempts:>8}  {reason}\n")
     }
-}
-
-/// Without control characters: what others wrote must not steer a terminal.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The property counts, as it does for the service where the body has none.

@@ -2,26 +2,12 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, stderr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use crate::model::Verdict;
-use crate::telemetry::drawn;
-
-pub(super) const REDRAW: Duration = Duration::from_millis(100);
-// No colours: there is nothing for NO_COLOR to turn off.
-const WITH_TOTAL: &str = "[{bar:20}] {percent:>3}% eta {eta} | {wide_msg}";
-const WITHOUT_TOTAL: &str = "{spinner} {elapsed} | {wide_msg}";
-
-/// Whether to show progress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProgressKind {
-    /// A bar where standard error is a terminal, log lines elsewhere.
-    Auto,
-    /// Nothing.
-    Off,
-}
+use crate::telemetry::{ProgressKind, REDRAW, bar, drawn};
 
 /// Shows how far a run is.
 #[derive(Debug)]
@@ -86,7 +72,7 @@ impl Progress {
                 drawn(Some(bar.clone()));
                 Shown::Bar { bar, since: Instant::now() }
             }
-            ProgressKind::Auto => Shown::Log { every: log_freq },
+            ProgressKind::Auto | ProgressKind::Log => Shown::Log { every: log_freq },
         };
         Self { shown, started: Instant::now(), counts: Counts::default() }
     }
@@ -134,15 +120,6 @@ impl Progress {
         let elapsed = self.started.elapsed().as_secs_f64();
         if elapsed > 0.0 { self.counts.all() as f64 / elapsed } else { 0.0 }
     }
-}
-
-pub(super) fn bar(total_bytes: Option<u64>, target: ProgressDrawTarget) -> ProgressBar {
-    let template = if total_bytes.is_some() { WITH_TOTAL } else { WITHOUT_TOTAL };
-    let style = ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
-        .tick_chars("|/-\\ ");
-    ProgressBar::with_draw_target(total_bytes, target).with_style(style)
 }
 
 #[cfg(test)]

@@ -9,13 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::client::{block_on, settings};
 use super::client_args::PublishArgs;
 use super::exit::Failure;
-use super::meter::Meter;
-use super::progress::ProgressKind;
 use super::signals::Signals;
 use crate::api::{self, Checkpoint, CheckpointError, PublishError, PublishEvent, PublishOptions, Published};
 use crate::config::{Override, Settings};
 use crate::pipeline::Framing;
-use crate::telemetry::say;
+use crate::telemetry::{Meter, ProgressKind, say};
 use crate::transport::JsonlSource;
 
 /// Lines that are no predictions, of which each is told; the rest is counted.

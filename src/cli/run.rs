@@ -5,21 +5,20 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::args::RunArgs;
 use super::exit::Failure;
-use super::progress::{Progress, ProgressKind};
+use super::progress::Progress;
 use super::signals::Signals;
 use super::table;
 use crate::api::{Engine, EngineOptions};
 use crate::config::{Override, Settings, Sources, load};
 use crate::metrics::Summary;
-use crate::model::{StageTimings, Verdict};
+use crate::model::{Line, Verdict, read_line};
 use crate::pipeline::Framing;
 use crate::service::{self, Flow, FlowEnd, FlowError, Settled};
-use crate::telemetry::{say, start_logging};
+use crate::telemetry::{ProgressKind, say, start_logging};
 use crate::transport::{
     DoneIds, JsonlSink, JsonlSource, OutputError, OutputMode, Prepared, TransportError, prepare_output,
     stdout_is_input,
@@ -149,18 +148,6 @@ async fn with_engine(
     }
 }
 
-/// What a summary needs of a result that is there already.
-#[derive(Deserialize)]
-struct Kept {
-    verdict: Verdict,
-    #[serde(default)]
-    task: Option<String>,
-    #[serde(default)]
-    run: Option<String>,
-    #[serde(default)]
-    timings: StageTimings,
-}
-
 /// Every file that is read.
 fn read_files(args: &RunArgs) -> Vec<PathBuf> {
     args.inputs.iter().chain(&args.problems).cloned().collect()
@@ -192,8 +179,9 @@ fn open_output(args: &RunArgs, summary: &mut Summary) -> Result<(JsonlSink, Done
         return Ok((JsonlSink::stdout().map_err(flow)?, DoneIds::default()));
     };
     let Prepared { file, resumed } = prepare_output(path, args.output_mode(), &read_files(args), |line| {
-        if let Ok(kept) = serde_json::from_slice::<Kept>(line) {
-            summary.add_parts(kept.verdict, kept.task.as_deref(), kept.run.as_deref(), &kept.timings);
+        if let Ok(Line::Result(kept)) = read_line(line) {
+            let timings = kept.timings.unwrap_or_default();
+            summary.add_parts(kept.verdict, kept.task.as_deref(), kept.run.as_deref(), &timings);
         }
     })?;
     if resumed.kept > 0 {

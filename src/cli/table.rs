@@ -1,12 +1,13 @@
 //! The table at the end of a run.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use crate::metrics::RunReport;
-use crate::model::Verdict;
+use crate::model::{StageSummary, Verdict};
 
 /// The stages in the order in which a prediction goes through them.
-const STAGES: [&str; 8] =
+pub(super) const STAGES: [&str; 8] =
     ["queue", "preprocess", "wait", "write", "execute", "cleanup", "postprocess", "net"];
 
 /// The report as plain text of less than 80 columns.
@@ -18,20 +19,10 @@ pub fn render(report: &RunReport) -> String {
     text
 }
 
-#[expect(clippy::cast_precision_loss, reason = "numbers of results are far below 2^53")]
 fn write_table(text: &mut String, report: &RunReport) -> fmt::Result {
     let timings = &report.timings;
-    let all = timings.num_results;
-    writeln!(text, "{all} results in {:.1} s ({:.1}/s)", timings.net_time, timings.rate)?;
-    if all > 0 {
-        writeln!(text)?;
-    }
-    for verdict in Verdict::ALL {
-        if let Some(&count) = timings.verdicts.get(&verdict) {
-            let percent = count as f64 * 100.0 / all as f64;
-            writeln!(text, "{:<16} {count:>10} {percent:>10.1} %", verdict.as_str())?;
-        }
-    }
+    writeln!(text, "{} results in {:.1} s ({:.1}/s)", timings.num_results, timings.net_time, timings.rate)?;
+    write_verdicts(text, &timings.verdicts)?;
     let over = match report.tasks {
         0 => "of all predictions".to_owned(),
         1 => "of 1 task".to_owned(),
@@ -41,23 +32,49 @@ fn write_table(text: &mut String, report: &RunReport) -> fmt::Result {
         writeln!(text)?;
     }
     for (k, value) in &report.pass_at_k {
-        let (name, percent) = (format!("pass@{k}"), value * 100.0);
-        writeln!(text, "{name:<16} {:>10} {percent:>10.1} %  {over}", "")?;
+        write_pass(text, *k, Some(*value), &over)?;
     }
-    if !timings.stages.is_empty() {
-        writeln!(text, "\n{:<16} {:>10} {:>10} {:>10}", "ms", "p50", "p95", "p99")?;
-    }
-    for stage in STAGES {
-        if let Some(found) = timings.stages.get(stage) {
-            let [p50, p95, p99] = [found.p50, found.p95, found.p99].map(|seconds| seconds * 1e3);
-            writeln!(text, "{stage:<16} {p50:>10.1} {p95:>10.1} {p99:>10.1}")?;
-        }
-    }
+    write_stages(text, &timings.stages)?;
     if !timings.recycled.is_empty() {
         writeln!(text, "\nworkers replaced")?;
     }
     for (reason, count) in &timings.recycled {
         writeln!(text, "{reason:<16} {count:>10}")?;
+    }
+    Ok(())
+}
+
+/// Counts and percentages, with an empty line before them.
+#[expect(clippy::cast_precision_loss, reason = "numbers of results are far below 2^53")]
+pub(super) fn write_verdicts(text: &mut String, verdicts: &BTreeMap<Verdict, u64>) -> fmt::Result {
+    let all: u64 = verdicts.values().sum();
+    if all > 0 {
+        writeln!(text)?;
+    }
+    for (verdict, &count) in verdicts {
+        let percent = count as f64 * 100.0 / all as f64;
+        writeln!(text, "{:<16} {count:>10} {percent:>10.1} %", verdict.as_str())?;
+    }
+    Ok(())
+}
+
+/// One line of pass@k.
+pub(super) fn write_pass(text: &mut String, k: u64, value: Option<f64>, over: &str) -> fmt::Result {
+    let name = format!("pass@{k}");
+    let percent = value.map_or_else(|| "-".to_owned(), |value| format!("{:.1}", value * 100.0));
+    writeln!(text, "{name:<16} {:>10} {percent:>10} %  {over}", "")
+}
+
+/// Percentiles of the stages, with an empty line before them.
+pub(super) fn write_stages(text: &mut String, stages: &BTreeMap<String, StageSummary>) -> fmt::Result {
+    if !stages.is_empty() {
+        writeln!(text, "\n{:<16} {:>10} {:>10} {:>10}", "ms", "p50", "p95", "p99")?;
+    }
+    for stage in STAGES {
+        if let Some(found) = stages.get(stage) {
+            let [p50, p95, p99] = [found.p50, found.p95, found.p99].map(|seconds| seconds * 1e3);
+            writeln!(text, "{stage:<16} {p50:>10.1} {p95:>10.1} {p99:>10.1}")?;
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::pass_at_k::pass_at_k;
+use super::samples::{Groups, Samples, is_sample};
 use super::stages::Stages;
 use crate::model::{ResultMessage, StageTimings, TimingsMessage, Verdict};
 
@@ -19,12 +19,6 @@ pub struct RunReport {
     pub tasks: u64,
     /// pass@k by k, the mean over tasks; without tasks, the share of passed predictions as pass@1.
     pub pass_at_k: BTreeMap<u64, f64>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Samples {
-    n: u64,
-    c: u64,
 }
 
 /// Takes results, and says at any time what they come to.
@@ -78,9 +72,7 @@ impl Summary {
         if let Some(task) = task
             && is_sample(verdict)
         {
-            let samples = self.tasks.entry(task_hash(run, task)).or_default();
-            samples.n += 1;
-            samples.c += u64::from(verdict == Verdict::Passed);
+            self.tasks.entry(name_hash(run, task)).or_default().add(verdict);
         }
     }
 
@@ -142,28 +134,19 @@ impl Summary {
         self.recycled.clear();
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "numbers of results are far below 2^53")]
     fn pass_at_k(&self) -> BTreeMap<u64, f64> {
-        let Some(fewest) = self.tasks.values().map(|samples| samples.n).min() else {
-            let all: u64 = Verdict::ALL
-                .into_iter()
-                .filter(|&verdict| is_sample(verdict))
-                .map(|verdict| self.count(verdict))
-                .sum();
-            let share = (all > 0).then(|| (1, self.count(Verdict::Passed) as f64 / all as f64));
-            return share.into_iter().collect();
+        let groups = if self.tasks.is_empty() {
+            let samples = self.verdicts.iter().filter(|(verdict, _)| is_sample(**verdict));
+            let samples = samples.map(|(_, count)| count).sum();
+            Groups::of_predictions(samples, self.count(Verdict::Passed))
+        } else {
+            self.tasks.values().copied().collect()
         };
+        let fewest = groups.range().map_or(0, |(fewest, _)| fewest);
         ks().take_while(|&k| k <= fewest)
-            .map(|k| {
-                let sum: f64 = self.tasks.values().map(|samples| pass_at_k(samples.n, samples.c, k)).sum();
-                (k, sum / self.tasks.len() as f64)
-            })
+            .filter_map(|k| Some((k, groups.pass_at_k(k, None).value?)))
             .collect()
     }
-}
-
-fn is_sample(verdict: Verdict) -> bool {
-    !matches!(verdict, Verdict::InfraError | Verdict::Filtered)
 }
 
 /// 1, 2, 5, 10, 20, 50, …
@@ -171,11 +154,12 @@ fn ks() -> impl Iterator<Item = u64> {
     (0..19).flat_map(|power| [1, 2, 5].map(|digit| digit * 10_u64.pow(power)))
 }
 
-fn task_hash(run: Option<&str>, task: &str) -> u64 {
+/// Of a name within a run.
+pub(super) fn name_hash(run: Option<&str>, name: &str) -> u64 {
     let mut hasher = blake3::Hasher::new();
-    // The length keeps run and task apart; an absent run is no empty one.
+    // The length keeps run and name apart; an absent run is no empty one.
     hasher.update(&run.map_or(u64::MAX, |run| run.len() as u64).to_le_bytes());
-    hasher.update(run.unwrap_or_default().as_bytes()).update(task.as_bytes());
+    hasher.update(run.unwrap_or_default().as_bytes()).update(name.as_bytes());
     let mut half = [0; 8];
     half.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
     u64::from_le_bytes(half)

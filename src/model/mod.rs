@@ -7,6 +7,7 @@
 mod content;
 mod early_stop;
 mod executable;
+mod head;
 mod json;
 mod notice;
 mod path;
@@ -19,6 +20,7 @@ mod verdict;
 pub use content::FileContent;
 pub use early_stop::{EarlyStop, StdoutPostprocessor, TextRule};
 pub use executable::{Command, Executable, InvalidExecutable, MAX_BOX_FILES, Stdin};
+pub use head::{Line, LineError, ResultHead, read_line};
 pub use json::{JsonError, parse_strict, single_line};
 pub use notice::{NoticeSchema, ParkedNotice};
 pub use path::{BoxPath, BoxPathError};

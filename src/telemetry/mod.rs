@@ -3,10 +3,12 @@
 //! Standard output belongs to results: everything else goes to standard error.
 
 mod health;
+mod meter;
 mod metrics;
 mod server;
 
 pub use health::{Health, Readiness, Stage};
+pub use meter::{Meter, ProgressKind, REDRAW, bar};
 pub use metrics::{Link, Metrics, PublishedAs, SettledAs};
 pub use server::{ListenError, Refresh, listen, serve_http};
 
@@ -14,6 +16,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -36,6 +39,13 @@ pub fn start_logging(filter: &str, format: LogFormat) -> Result<(), String> {
         LogFormat::Json => lines.json().finish().try_init(),
     };
     Ok(())
+}
+
+/// Logs what evalmill does from this level on, to standard error, with times in UTC (RFC 3339). A second
+/// call does nothing, nor does the first one where the program has set a subscriber.
+pub fn configure_logging(level: LevelFilter, format: LogFormat) {
+    // A level is a directive.
+    let _ = start_logging(&format!("evalmill={level}"), format);
 }
 
 /// What is drawn on standard error at the moment.

@@ -380,3 +380,36 @@ fn what_is_missing_is_named_where_it_is_only_checked() {
         assert!(stderr.contains("evalmill.") && stderr.contains("topology --apply"), "{args:?}: {stderr}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn collect_feeds_report() {
+    let (vhost, client, dir) = scene().await;
+    let (mut collect, _stderr) = collecting(&vhost.url, dir.path(), &["--count", "7", "-o", "-"]);
+    let report = command(&vhost.url, dir.path(), &["report", "--format", "json", "--k", "1,3", "-"])
+        .stdin(Stdio::from(collect.stdout.take().unwrap()))
+        .spawn()
+        .unwrap();
+    for (index, verdict) in
+        ["passed", "failed", "failed", "passed", "infra_error", "passed"].into_iter().enumerate()
+    {
+        let (id, task) = (index.to_string(), ["a", "b"][index / 3]);
+        let result = json!({
+            "schema": "result.v1", "result_id": format!("r{id}"), "id": id, "task": task, "verdict": verdict,
+        });
+        for _ in 0..2 {
+            client.publish(RESULTS, "result.-.any", &id, result.to_string().as_bytes()).await.unwrap();
+        }
+    }
+    let notice = json!({"schema": "notice.parked", "result_id": "rp", "id": "p", "reason": "full"});
+    client.publish(RESULTS, "parked.-", "p", notice.to_string().as_bytes()).await.unwrap();
+    let (collected, reported) = (end(collect).await, end(report).await);
+    // Something is parked, and collect says so; the report is whole all the same.
+    assert_eq!(collected.status.code(), Some(1));
+    assert_eq!(reported.status.code(), Some(0), "{}", text(&reported.stderr));
+    let found: Value = serde_json::from_slice(&reported.stdout).unwrap();
+    assert_eq!((&found["results"], &found["parked"]), (&json!(6), &json!(1)));
+    assert_eq!(found["verdicts"], json!({"passed": 3, "failed": 2, "infra_error": 1}));
+    let pass = |k: &str| found["pass_at_k"][k]["value"].as_f64().unwrap();
+    assert!((pass("1") - (1.0 / 3.0 + 1.0) / 2.0).abs() < 1e-12, "{found}");
+    assert_eq!((pass("3"), &found["pass_at_k"]["3"]["tasks_with_fewer"]), (1.0, &json!(1)));
+}

@@ -77,3 +77,19 @@ fn library() {
         assert_eq!(rows, expected, "{stdout}");
     }
 }
+
+#[test]
+fn utilities() {
+    let output = Command::new(example("utilities")).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+    let expected =
+        "squares of 10 numbers, the last one 81\npred3 took 01:01:01.25 and 1.5KiB\nin time: true\n";
+    assert_eq!(stdout, expected);
+    // Ten values, and a line for each four of them.
+    let lines: Vec<_> = stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{stderr}");
+    for (line, count) in lines.iter().zip([4, 8]) {
+        assert!(line.contains(&format!("INFO {count} squares (")), "{stderr}");
+    }
+}
