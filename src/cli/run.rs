@@ -45,12 +45,33 @@ pub(super) fn run(file: Option<PathBuf>, args: &RunArgs) -> Result<(), Failure> 
     result
 }
 
+/// How long a thread for what blocks may have nothing to do: it stays.
+const KEEP_ALIVE: Duration = Duration::from_secs(366 * 86_400);
+
 /// One thread serves about 4,000 executions a second, and takes less from the programs than several
 /// that wake each other: one for every 16 workers.
+///
+/// One more is for what blocks, and stays: where the machine has no thread left, such work waits its turn on it.
 pub(super) fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
     let threads = workers.div_ceil(16);
+    can_have(threads + 1)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(threads).enable_all().build()
+    let runtime = runtime.worker_threads(threads).thread_keep_alive(KEEP_ALIVE).enable_all().build()?;
+    drop(runtime.spawn_blocking(|| ()));
+    Ok(runtime)
+}
+
+/// Whether there may be so many more threads at the same time: a runtime that gets none panics.
+fn can_have(threads: usize) -> std::io::Result<()> {
+    let gate = std::sync::RwLock::new(());
+    std::thread::scope(|scope| {
+        let closed = gate.write();
+        let wait = || drop(gate.read());
+        let start = || std::thread::Builder::new().spawn_scoped(scope, wait).map(drop);
+        let started = (0..threads).try_for_each(|_| start());
+        drop(closed);
+        started
+    })
 }
 
 /// Flags are settings, too.

@@ -14,6 +14,7 @@ use super::account::Account;
 use super::box_dir::BoxDir;
 use super::exec::{self, Image, Refused, Stack, Strings};
 use super::reap;
+use crate::sandbox::Shortage;
 use crate::sandbox::landlock::Domain;
 use crate::worker::protocol::{Run, WorkerPolicy};
 
@@ -44,6 +45,8 @@ pub(crate) struct Spawner {
     confined: Option<Confined>,
     /// Where the kernel counts and limits what they use.
     pub(super) account: Option<Account>,
+    /// Whether the machine has enough of what programs need.
+    pub(super) shortage: Shortage,
 }
 
 /// What is different for the commands of a sandbox.
@@ -88,6 +91,7 @@ impl Spawner {
             clear_refs,
             confined,
             account: None,
+            shortage: Shortage::default(),
         }
     }
 
@@ -285,6 +289,7 @@ mod tests {
             clear_refs: None,
             confined: Some(Confined { identity: None, counted: true, domain: None }),
             account: None,
+            shortage: Shortage::default(),
         };
         let limits = crate::worker::protocol::RunLimits {
             wall: Duration::from_secs(1),
