@@ -74,7 +74,12 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::Config(_) | Self::Engine(EngineError::Setting(_)) => 78,
-            Self::Engine(EngineError::Workers(_) | EngineError::Interpreter(_) | EngineError::Tier(_)) => 69,
+            Self::Engine(
+                EngineError::Workers(_)
+                | EngineError::Interpreter(_)
+                | EngineError::Tier(_)
+                | EngineError::Processes { .. },
+            ) => 69,
             Self::Broker(error) => match error.fault() {
                 Fault::Unreachable => 69,
                 Fault::Denied => 77,

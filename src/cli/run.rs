@@ -54,23 +54,23 @@ const KEEP_ALIVE: Duration = Duration::from_secs(366 * 86_400);
 /// One more is for what blocks, and stays: where the machine has no thread left, such work waits its turn on it.
 pub(super) fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
     let threads = workers.div_ceil(16);
-    can_have(threads + 1)?;
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(threads).thread_keep_alive(KEEP_ALIVE).enable_all().build()?;
-    drop(runtime.spawn_blocking(|| ()));
-    Ok(runtime)
+    made(|| {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(threads).thread_keep_alive(KEEP_ALIVE).enable_all().build()?;
+        drop(runtime.spawn_blocking(|| ()));
+        Ok(runtime)
+    })
 }
 
-/// Whether there may be so many more threads at the same time: a runtime that gets none panics.
-fn can_have(threads: usize) -> std::io::Result<()> {
-    let gate = std::sync::RwLock::new(());
-    std::thread::scope(|scope| {
-        let closed = gate.write();
-        let wait = || drop(gate.read());
-        let start = || std::thread::Builder::new().spawn_scoped(scope, wait).map(drop);
-        let started = (0..threads).try_for_each(|_| start());
-        drop(closed);
-        started
+/// What is made, or why not: where it gets no thread, a runtime panics.
+fn made<T>(make: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(make));
+    std::panic::set_hook(hook);
+    made.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map_or("there is no thread for it", String::as_str);
+        Err(std::io::Error::other(said.to_owned()))
     })
 }
 

@@ -44,6 +44,7 @@ mod mount_attr;
 mod net;
 mod policy;
 mod process;
+pub mod room;
 mod root;
 mod seccomp;
 mod shortage;

@@ -30,7 +30,7 @@ use super::inside::wipe;
 use super::isolation::{Isolation, Start};
 use super::packet;
 use super::protocol::{FromLauncher, ToLauncher, WorkerPolicy};
-use crate::sandbox::{Missing, Shortage};
+use crate::sandbox::{Missing, Shortage, room};
 
 /// `argv[1]` of a launcher; `argv[2]` is the number of its socket.
 pub(crate) const LAUNCHER_ARGUMENT: &str = "__evalmill-launcher";
@@ -79,6 +79,7 @@ pub fn launcher_main(socket: OwnedFd) -> i32 {
     // Already a session leader, or not: either way a terminal's signals are ignored above.
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"evalmill-launch");
+    room::raise();
     let own = rustix::process::getpid();
     if let Err(error) = rustix::process::set_child_subreaper(Some(own)) {
         eprintln!("evalmill launcher: cannot become subreaper: {error}");
