@@ -14,6 +14,7 @@ mod network;
 mod process;
 mod rabbit;
 mod sandbox;
+mod shortages;
 mod support;
 mod verdicts;
 mod wire;
