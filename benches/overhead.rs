@@ -105,6 +105,7 @@ impl Bench {
                 scratch_dir: scratch.path().to_path_buf(),
                 interpreter: PathBuf::from("/usr/bin/python3"),
                 path: "/usr/bin:/bin".to_owned(),
+                processes: None,
                 environment: Vec::new(),
                 sandbox: sandbox(program),
             },

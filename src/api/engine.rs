@@ -88,6 +88,18 @@ pub enum EngineError {
     /// The isolation asked for cannot be had.
     #[error(transparent)]
     Tier(#[from] TierError),
+    /// Programs could not have the processes that they are allowed.
+    #[error(
+        "the user's limit of processes (ulimit -u) leaves {most} for the programs of each of {workers} workers, and limits.processes allows {allowed}: raise it, or lower limits.processes or worker.num_workers"
+    )]
+    Processes {
+        /// What there is.
+        most: u64,
+        /// For how many workers.
+        workers: usize,
+        /// What is allowed.
+        allowed: u32,
+    },
     /// Workers cannot be started.
     #[error(transparent)]
     Workers(#[from] WorkerError),
@@ -132,6 +144,7 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let wanted = sandbox::wanted(&settings.sandbox, options.require)?;
         let interpreter = settings.interpreter()?;
+        let processes = processes(settings, wanted.is_some())?;
         let keep = Keep::new(directory(&settings.debug.dir), directory(&settings.debug.error_dir))
             .map_err(EngineError::Keep)?;
         let networks = Networks::new(settings, wanted.is_some());
@@ -141,7 +154,9 @@ impl Engine {
         let (mut pools, mut scratch) = (Pools::new(settings.num_workers()), Vec::new());
         for network in networks.wanted() {
             let sandbox = wanted.clone().map(|policy| Policy { network, ..policy });
-            match start_pool(settings, sandbox, interpreter.clone(), options.require, &tracker).await {
+            match start_pool(settings, sandbox, (interpreter.clone(), processes), options.require, &tracker)
+                .await
+            {
                 Ok((pool, dir)) => {
                     pools = pools.with(network, pool);
                     scratch.push(dir);
@@ -290,7 +305,7 @@ impl Settings {
 async fn start_pool(
     settings: &Settings,
     sandbox: Option<Policy>,
-    interpreter: PathBuf,
+    (interpreter, processes): (PathBuf, Option<u64>),
     require: Tier,
     tracker: &TaskTracker,
 ) -> Result<(WorkerPool, TempDir), EngineError> {
@@ -299,7 +314,8 @@ async fn start_pool(
         .prefix("evalmill-")
         .tempdir_in(&base)
         .map_err(|source| EngineError::Scratch { dir: base, source })?;
-    let policy = policy(settings, interpreter, scratch.path().to_path_buf(), sandbox);
+    let policy =
+        WorkerPolicy { processes, ..policy(settings, interpreter, scratch.path().to_path_buf(), sandbox) };
     let pool = WorkerPool::start(pool_settings(settings, policy), tracker).await?;
     match sandbox::suffices(&settings.sandbox, require, pool.tier(), pool.missing()) {
         Ok(()) => Ok((pool, scratch)),
@@ -307,6 +323,19 @@ async fn start_pool(
             pool.shutdown().await;
             Err(error.into())
         }
+    }
+}
+
+/// What each worker can give its program of processes; there must be as many as each program is allowed.
+fn processes(settings: &Settings, contained: bool) -> Result<Option<u64>, EngineError> {
+    // Without walls they are root's, who has no limit.
+    if !contained && rustix::process::getuid().is_root() {
+        return Ok(None);
+    }
+    let (workers, allowed) = (settings.num_workers(), settings.limits.processes);
+    match sandbox::room::of_workers(workers) {
+        Some(most) if most < u64::from(allowed) => Err(EngineError::Processes { most, workers, allowed }),
+        room => Ok(room),
     }
 }
 
@@ -340,7 +369,7 @@ fn policy(
         settings.environment.pass.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
     environment.extend(passed);
     environment.extend(settings.environment.set.iter().map(|(name, value)| (name.clone(), value.clone())));
-    WorkerPolicy { scratch_dir, interpreter, path, environment, sandbox }
+    WorkerPolicy { scratch_dir, interpreter, path, processes: None, environment, sandbox }
 }
 
 fn pool_settings(settings: &Settings, policy: WorkerPolicy) -> PoolSettings {

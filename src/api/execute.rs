@@ -250,10 +250,10 @@ where
     Post: Postprocessor + 'static,
 {
     // A thread of its own: a runtime cannot be entered from inside another one.
-    let call = std::thread::spawn(move || {
+    let call = std::thread::Builder::new().spawn(move || {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ApiError::Runtime)?;
         runtime.block_on(execute_predictions(config, predictions, preprocessor, postprocessor))
     });
-    call.join().map_err(|_| ApiError::Panicked)?
+    call.map_err(ApiError::Runtime)?.join().map_err(|_| ApiError::Panicked)?
 }

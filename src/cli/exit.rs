@@ -78,7 +78,8 @@ impl Failure {
                 EngineError::Workers(_)
                 | EngineError::Interpreter(_)
                 | EngineError::Tier(_)
-                | EngineError::Program(_),
+                | EngineError::Program(_)
+                | EngineError::Processes { .. },
             ) => 69,
             Self::Broker(error) => match error.fault() {
                 Fault::Unreachable => 69,

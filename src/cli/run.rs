@@ -44,12 +44,33 @@ pub(super) fn run(file: Option<PathBuf>, args: &RunArgs) -> Result<(), Failure> 
     result
 }
 
+/// How long a thread for what blocks may have nothing to do: it stays.
+const KEEP_ALIVE: Duration = Duration::from_secs(366 * 86_400);
+
 /// One thread serves about 4,000 executions a second, and takes less from the programs than several
 /// that wake each other: one for every 16 workers.
+///
+/// One more is for what blocks, and stays: where the machine has no thread left, such work waits its turn on it.
 pub(super) fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
     let threads = workers.div_ceil(16);
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(threads).enable_all().build()
+    made(|| {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(threads).thread_keep_alive(KEEP_ALIVE).enable_all().build()?;
+        drop(runtime.spawn_blocking(|| ()));
+        Ok(runtime)
+    })
+}
+
+/// What is made, or why not: where it gets no thread, a runtime panics.
+fn made<T>(make: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(make));
+    std::panic::set_hook(hook);
+    made.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map_or("there is no thread for it", String::as_str);
+        Err(std::io::Error::other(said.to_owned()))
+    })
 }
 
 /// Flags are settings, too.

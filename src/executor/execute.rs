@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::outcome::{carry, command_result, without_run};
 use super::{Rules, StartRate};
 use crate::model::{CommandResult, Executable, ExecutionResult, FileContent, Termination};
+use crate::sandbox::{Shortage, Want};
 use crate::worker::protocol::{BoxFile, Close, Closed, Ended, Open, Run, RunLimits, Tracked, Witness};
 use crate::worker::{Lost, LostReason, OpenBox, OpenError, Phase, Pools};
 
@@ -77,6 +78,7 @@ pub struct PoolExecutor {
     settings: ExecutorSettings,
     writes: Arc<Semaphore>,
     starts: Arc<StartRate>,
+    shortage: Arc<Shortage>,
 }
 
 /// Why a try came to nothing.
@@ -102,6 +104,7 @@ impl PoolExecutor {
             settings,
             writes: Arc::new(Semaphore::new(settings.write_rate_limit.max(1))),
             starts: Arc::new(StartRate::new(settings.max_starts_per_second)),
+            shortage: Arc::new(Shortage::of_machine()),
         }
     }
 
@@ -183,7 +186,7 @@ impl PoolExecutor {
                     Phase::Running | Phase::Opening | Phase::Closing => lost.into(),
                 })?;
                 if let Ended::Failed(reason) = &ran.ended {
-                    return Err(Trouble::Ours(format!("commands[{index}] could not be started: {reason}")));
+                    return Err(Trouble::Ours(format!("commands[{index}]: {reason}")));
                 }
                 // Extra time that a busy machine cost is not the prediction's.
                 spent += if ran.contended { ran.elapsed.min(wall) } else { ran.elapsed };
@@ -237,15 +240,25 @@ impl Execute for PoolExecutor {
             ..ExecutionResult::default()
         };
         let mut done = Executed { result: fresh(), ..Executed::default() };
-        let mut lost_running = 0;
+        // What the machine said when the worker was lost for the first time.
+        let mut lost_running = None;
         for tries in 1.. {
             let trouble = match self.attempt(&job, &mut done).await {
                 Ok(()) => break,
                 Err(trouble) => trouble,
             };
+            let trouble = match trouble {
+                // Killed by the kernel for want of memory, it is not the program's doing.
+                Trouble::LostRunning { reason, .. }
+                    if lost_running.and_then(|seen| self.shortage.since(seen)).is_some() =>
+                {
+                    Trouble::Ours(format!("{reason}; {}", Want::Memory))
+                }
+                trouble => trouble,
+            };
             match trouble {
                 // Lost twice in the same phase: the program's doing.
-                Trouble::LostRunning { command, reason } if lost_running == 1 => {
+                Trouble::LostRunning { command, reason } if lost_running.is_some() => {
                     tracing::warn!(
                         key = job.key,
                         command,
@@ -264,7 +277,7 @@ impl Execute for PoolExecutor {
                         reason,
                         "a worker was lost: running the executable again"
                     );
-                    lost_running += 1;
+                    lost_running = Some(self.shortage.now());
                 }
                 Trouble::Ours(reason) if tries >= MAX_TRIES => {
                     tracing::error!(key = job.key, reason, tries, "given up: infra_error");

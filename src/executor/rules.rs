@@ -168,7 +168,7 @@ mod tests {
         timed_out.timed_out = true;
         timed_out.return_code = None;
         timed_out.termination = Termination::WallLimit;
-        assert!(stops(&EarlyStop::default(), &timed_out));
-        assert!(!stops(&EarlyStop { stop_for_timeout: false, ..EarlyStop::default() }, &timed_out));
+        assert!(EarlyStop::default().stops(&timed_out));
+        assert!(!EarlyStop { stop_for_timeout: false, ..EarlyStop::default() }.stops(&timed_out));
     }
 }

@@ -202,6 +202,9 @@ pub struct Job {
     start: JobUsage,
     /// Its limit of memory.
     memory_bytes: u64,
+    /// Its limit of processes, with the thread that starts them, and the most there ever were before it.
+    processes: u64,
+    process_peak: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -216,6 +219,7 @@ enum Files {
         oom: File,
         processes: File,
         process_events: Option<File>,
+        process_peak: Option<File>,
         cpu: File,
     },
     V2 {
@@ -225,6 +229,7 @@ enum Files {
         oom: File,
         processes: File,
         process_events: File,
+        process_peak: Option<File>,
         cpu: File,
     },
 }
@@ -248,6 +253,7 @@ impl Job {
                 oom: read(memory.join("memory.oom_control"))?,
                 processes: read_write(pids.join("pids.max"))?,
                 process_events: read(pids.join("pids.events")).ok(),
+                process_peak: read(pids.join("pids.peak")).ok(),
                 cpu: read(cpuacct.join("cpuacct.usage"))?,
             },
             Layout::V2(dir) => {
@@ -262,11 +268,12 @@ impl Job {
                     oom: read(dir.join("memory.events"))?,
                     processes: read_write(dir.join("pids.max"))?,
                     process_events: read(dir.join("pids.events"))?,
+                    process_peak: read(dir.join("pids.peak")).ok(),
                     cpu: read(dir.join("cpu.stat"))?,
                 }
             }
         };
-        Ok(Self { files, start: JobUsage::default(), memory_bytes: 0 })
+        Ok(Self { files, start: JobUsage::default(), memory_bytes: 0, processes: 0, process_peak: None })
     }
 
     /// Moves the calling thread in, which is to be the one that starts commands. Nothing on v2.
@@ -323,6 +330,8 @@ impl Job {
             }
         }
         self.memory_bytes = memory_bytes;
+        self.processes = u64::from(processes) + u64::from(matches!(self.files, Files::V1 { .. }));
+        self.process_peak = self.process_peak();
         self.start = self.counters()?;
         Ok(())
     }
@@ -363,6 +372,22 @@ impl Job {
         most.is_none_or(|most| most >= self.memory_bytes - self.memory_bytes / 16)
     }
 
+    /// Whether there have been as many processes as are allowed since [`Job::begin`]. If not, and one was refused all
+    /// the same, it was for want of them elsewhere. `None`: it cannot be said, because there were as many before.
+    #[must_use]
+    pub fn was_full_of_processes(&self) -> Option<bool> {
+        match (self.process_peak, self.process_peak()) {
+            (_, Some(now)) if now < self.processes => Some(false),
+            (Some(before), _) if before < self.processes => Some(true),
+            _ => None,
+        }
+    }
+
+    fn process_peak(&self) -> Option<u64> {
+        let (Files::V1 { process_peak, .. } | Files::V2 { process_peak, .. }) = &self.files;
+        number(&text(process_peak.as_ref()?).ok()?)
+    }
+
     fn counters(&self) -> io::Result<JobUsage> {
         let (oom, events, cpu) = match &self.files {
             Files::V1 { oom, process_events, cpu, .. } => {
@@ -398,8 +423,8 @@ fn unexpected(what: &str) -> io::Error {
 }
 
 /// A small file of the kernel's, from its beginning.
-fn text(file: &File) -> io::Result<String> {
-    let mut buffer = [0; 1024];
+pub(super) fn text(file: &File) -> io::Result<String> {
+    let mut buffer = [0; 16 << 10];
     let mut have = 0;
     while let Some(rest) = buffer.get_mut(have..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, have as u64)? {
@@ -415,7 +440,7 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// The number behind a name that stands at the beginning of a line.
-fn field(text: &str, name: &str) -> Option<u64> {
+pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| number(line.strip_prefix(name)?.strip_prefix(' ')?))
 }
 
@@ -449,6 +474,26 @@ fn own_layout(mountinfo: &str, cgroup: &str) -> Result<Layout, CgroupError> {
         }
     }
     Ok(Layout::V2(dir))
+}
+
+/// The directories of the groups of memory and of processes that this process is in, each with all above it.
+pub(super) fn chains(mountinfo: &str, cgroup: &str) -> [Vec<PathBuf>; 2] {
+    let mounts: Vec<Mount<'_>> = mountinfo.lines().filter_map(Mount::parse).collect();
+    ["memory", "pids"].map(|controller| {
+        let v1 = mounts.iter().find(|mount| mount.kind == "cgroup" && mount.has(controller));
+        let v2 = || mounts.iter().find(|mount| mount.kind == "cgroup2");
+        let (mount, path) = match v1 {
+            Some(mount) => (
+                Some(mount),
+                path_of(cgroup, |controllers| controllers.split(',').any(|one| one == controller)),
+            ),
+            None => (v2(), path_of(cgroup, str::is_empty)),
+        };
+        let Some((mount, dir)) = mount.and_then(|mount| Some((mount, mount.dir(path?)?))) else {
+            return Vec::new();
+        };
+        dir.ancestors().take_while(|dir| dir.starts_with(mount.point)).map(Path::to_owned).collect()
+    })
 }
 
 /// The path behind the first line of `/proc/self/cgroup` whose controllers fit.
@@ -614,6 +659,19 @@ mod tests {
         let expected = ["/sys/fs/cgroup/memory/a/b", "/sys/fs/cgroup/pids/x", "/sys/fs/cgroup/cpu,cpuacct"]
             .map(PathBuf::from);
         assert_eq!(dirs, expected);
+    }
+
+    #[test]
+    fn groups_and_those_above_them() {
+        let cgroup = "8:pids:/docker/ab/x\n4:memory:/a/b\n0::/u\n";
+        let paths = |all: &[&str]| all.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let memory =
+            paths(&["/sys/fs/cgroup/memory/a/b", "/sys/fs/cgroup/memory/a", "/sys/fs/cgroup/memory"]);
+        let pids = paths(&["/sys/fs/cgroup/pids/x", "/sys/fs/cgroup/pids"]);
+        assert_eq!(chains(HYBRID, cgroup), [memory, pids]);
+        let unified = chains("1 2 0:3 / /c rw - cgroup2 cgroup2 rw\n", "0::/u\n");
+        assert_eq!(unified, [paths(&["/c/u", "/c"]), paths(&["/c/u", "/c"])]);
+        assert_eq!(chains("", "0::/u\n"), [Vec::<PathBuf>::new(), Vec::new()]);
     }
 
     #[rstest]

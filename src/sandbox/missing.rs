@@ -132,6 +132,9 @@ fn remedy(layer: Layer, error: &io::Error, machine: &Machine) -> String {
         return "it needs Linux 5.12 or newer, and in a container a seccomp profile that allows it"
             .to_owned();
     }
+    if matches!(code, libc::EAGAIN | libc::ENOMEM) && layer != Layer::Interpreter {
+        return "there is no process or no memory left for it: look at the user's limit (ulimit -u) and at pids.max and the limit of memory of evalmill's own cgroup (systemd: TasksMax=, MemoryMax=; Docker: --pids-limit, --memory)".to_owned();
+    }
     let by_container = "start the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined (evalmill filters system calls itself), or with a seccomp profile that allows clone with CLONE_NEW*, the mount family and pivot_root";
     match layer {
         Layer::Namespaces if machine.no_user_namespaces => {
@@ -191,6 +194,7 @@ mod tests {
     #[case(Machine { apparmor: true, ..Machine::default() }, libc::EACCES, "apparmor_restrict")]
     #[case(Machine { container: true, ..Machine::default() }, libc::EPERM, "--security-opt seccomp=")]
     #[case(Machine::default(), libc::ENOSYS, "5.12")]
+    #[case(Machine { container: true, ..Machine::default() }, libc::EAGAIN, "ulimit -u")]
     #[case(Machine::default(), libc::EPERM, "start evalmill where")]
     fn a_remedy_fits_the_machine(#[case] machine: Machine, #[case] code: i32, #[case] says: &str) {
         let remedy = remedy(Layer::Namespaces, &io::Error::from_raw_os_error(code), &machine);

@@ -44,8 +44,10 @@ mod mount_attr;
 mod net;
 mod policy;
 mod process;
+pub mod room;
 mod root;
 mod seccomp;
+mod shortage;
 mod trees;
 
 use std::path::PathBuf;
@@ -61,6 +63,7 @@ pub use enter::{Entered, Plan};
 pub use ids::Ids;
 pub use missing::{Layer, Missing};
 pub use policy::{BOX_DIR, PROGRAM_ID, Policy};
+pub use shortage::{Seen, Shortage, Want};
 pub use trees::Trees;
 
 /// A tier that is asked for cannot be had.

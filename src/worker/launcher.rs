@@ -30,7 +30,7 @@ use super::inside::wipe;
 use super::isolation::{Isolation, Start};
 use super::packet;
 use super::protocol::{FromLauncher, ToLauncher, WorkerPolicy};
-use crate::sandbox::Missing;
+use crate::sandbox::{Missing, Shortage, room};
 
 /// `argv[1]` of a launcher; `argv[2]` is the number of its socket.
 pub(crate) const LAUNCHER_ARGUMENT: &str = "__evalmill-launcher";
@@ -79,6 +79,7 @@ pub fn launcher_main(socket: OwnedFd) -> i32 {
     // Already a session leader, or not: either way a terminal's signals are ignored above.
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"evalmill-launch");
+    room::raise();
     let own = rustix::process::getpid();
     if let Err(error) = rustix::process::set_child_subreaper(Some(own)) {
         eprintln!("evalmill launcher: cannot become subreaper: {error}");
@@ -98,14 +99,15 @@ pub fn launcher_main(socket: OwnedFd) -> i32 {
         // This process is the throw-away worker, and has done its work.
         Start::Probe => return 0,
     };
-    let launcher = Launcher { socket, own, policy, isolation, workers: BTreeMap::new(), dead: Vec::new() };
+    let (workers, dead) = (BTreeMap::new(), Vec::new());
+    let launcher = Launcher { socket, own, policy, isolation, shortage: Shortage::open(), workers, dead };
     match launcher.serve() {
         Role::Done(code) => code,
         Role::Worker(new) => {
-            let NewWorker { socket, worker, policy, newborn } = *new;
+            let NewWorker { socket, worker, policy, newborn, shortage } = *new;
             let _ = rustix::thread::set_name(c"evalmill-worker");
             let code = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                super::inside::worker_main(socket, worker, policy, newborn)
+                super::inside::worker_main(socket, worker, policy, newborn, shortage)
             }));
             // A panic was already reported.
             code.unwrap_or(101)
@@ -125,6 +127,7 @@ struct NewWorker {
     worker: u64,
     policy: WorkerPolicy,
     newborn: Option<Newborn>,
+    shortage: Shortage,
 }
 
 enum Handled {
@@ -161,6 +164,8 @@ struct Launcher {
     own: Pid,
     policy: WorkerPolicy,
     isolation: Isolation,
+    /// For every worker: behind its walls it could not be opened.
+    shortage: Shortage,
     workers: BTreeMap<u64, Child>,
     /// Workers that have ended and whose orphans and directory may still be there.
     dead: Vec<u64>,
@@ -205,6 +210,7 @@ impl Launcher {
                         worker,
                         policy: self.policy,
                         newborn,
+                        shortage: self.shortage,
                     }));
                 }
                 Handled::PeerGone => return Role::Done(self.end(0)),

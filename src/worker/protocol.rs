@@ -32,6 +32,8 @@ pub struct WorkerPolicy {
     pub interpreter: PathBuf,
     /// `PATH` inside a box, also used to resolve `argv[0]`.
     pub path: String,
+    /// Processes that a program can have as far as the limit of its user goes; `None`: no such limit.
+    pub processes: Option<u64>,
     /// Further environment of every command, the allow-list resolved to values.
     pub environment: Vec<(String, String)>,
     /// The sandbox to try; `None`: tier none.

@@ -17,6 +17,7 @@ mod python_tests;
 mod rabbit;
 mod report;
 mod sandbox;
+mod shortages;
 mod support;
 mod utilities;
 mod verdicts;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::sandbox::Want;
 use crate::sandbox::cgroup::{Job, JobLimits, JobUsage};
 use crate::worker::protocol::{Ended, RunLimits};
 
@@ -70,6 +71,11 @@ impl Account {
         self.job.peak_bytes().unwrap_or(0)
     }
 
+    /// Whether the number of processes has been at its limit since then; `None`: unknown.
+    pub(super) fn was_full_of_processes(&self) -> Option<bool> {
+        self.job.was_full_of_processes()
+    }
+
     /// Whether memory has been at its limit since then.
     pub(super) fn was_full(&self) -> bool {
         self.job.was_full()
@@ -91,16 +97,32 @@ pub(super) fn over(usage: &JobUsage, limits: &RunLimits) -> Option<Ended> {
 
 /// How a command ended, with what the kernel counted: a process killed for want of memory decides whatever
 /// came of the others, and one that was refused unless the program came to a good end without it.
-pub(super) fn judged(ended: Ended, usage: &JobUsage, was_full: impl FnOnce() -> bool) -> Ended {
+pub(super) fn judged(
+    ended: Ended,
+    usage: &JobUsage,
+    was_full: impl FnOnce() -> bool,
+    too_many: impl FnOnce() -> bool,
+) -> Ended {
     match ended {
         Ended::Failed(_) => ended,
         _ if usage.oom_kills > 0 && was_full() => Ended::MemoryLimit,
-        _ if usage.oom_kills > 0 => Ended::Failed(
-            "a process was killed for want of memory on the machine, below its own limit: lower limits.memory_mb or the number of workers, or give evalmill more".to_owned(),
-        ),
+        _ if usage.oom_kills > 0 => Ended::Failed(Want::Memory.to_string()),
         Ended::Exited(0) | Ended::MemoryLimit | Ended::OutputLimit => ended,
-        _ if usage.forks_refused > 0 => Ended::ProcessLimit,
+        _ if usage.forks_refused > 0 && too_many() => Ended::ProcessLimit,
+        _ if usage.forks_refused > 0 => Ended::Failed(Want::Processes.to_string()),
         _ => ended,
+    }
+}
+
+/// How a command ended where the machine was short of something: what it came to is not its doing, unless it met a
+/// limit of its own, or had no need of the process that it was refused.
+pub(super) fn excused(ended: Ended, want: Option<Want>) -> Ended {
+    match (ended, want) {
+        (ended @ (Ended::Failed(_) | Ended::NotStarted(_)), _)
+        | (ended @ (Ended::MemoryLimit | Ended::OutputLimit | Ended::ProcessLimit), _)
+        | (ended @ Ended::Exited(0), Some(Want::Processes))
+        | (ended, None) => ended,
+        (_, Some(want)) => Ended::Failed(want.to_string()),
     }
 }
 
@@ -115,6 +137,7 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
+    #[case::refused_by_the_machine(Ended::Exited(1), (0, true, 3), Ended::Failed(String::new()))]
     #[case::success(Ended::Exited(0), (0, false, 0), Ended::Exited(0))]
     #[case::near_the_limit(Ended::Exited(1), (0, true, 0), Ended::Exited(1))]
     #[case::a_child_was_killed(Ended::Exited(0), (1, true, 0), Ended::MemoryLimit)]
@@ -127,8 +150,23 @@ mod tests {
     fn judgements(#[case] ended: Ended, #[case] counted: (u64, bool, u64), #[case] expected: Ended) {
         let (oom_kills, was_full, forks_refused) = counted;
         let usage = JobUsage { cpu: Duration::ZERO, oom_kills, forks_refused };
-        let judged = judged(ended, &usage, || was_full);
+        let judged = judged(ended, &usage, || was_full, || !was_full);
         let same = std::mem::discriminant(&judged) == std::mem::discriminant(&expected);
         assert!(same && (judged == expected || matches!(judged, Ended::Failed(_))), "{judged:?}");
+    }
+
+    #[rstest]
+    #[case::nothing(Ended::Exited(1), None, true)]
+    #[case::wrong(Ended::Exited(1), Some(Want::Processes), false)]
+    #[case::killed(Ended::Signalled(9), Some(Want::Memory), false)]
+    #[case::waited_for_a_killed_child(Ended::WallLimit, Some(Want::Memory), false)]
+    #[case::a_part_was_killed(Ended::Exited(0), Some(Want::Memory), false)]
+    #[case::made_do(Ended::Exited(0), Some(Want::Processes), true)]
+    #[case::flood(Ended::OutputLimit, Some(Want::Memory), true)]
+    #[case::own_limit(Ended::MemoryLimit, Some(Want::Memory), true)]
+    #[case::own_limit_of_processes(Ended::ProcessLimit, Some(Want::Processes), true)]
+    fn excuses(#[case] ended: Ended, #[case] want: Option<Want>, #[case] stays: bool) {
+        let excused = excused(ended.clone(), want);
+        assert!(if stays { excused == ended } else { matches!(excused, Ended::Failed(_)) }, "{excused:?}");
     }
 }

@@ -20,6 +20,7 @@ use super::account::{self, Account};
 use super::box_dir::BoxDir;
 use super::spawn::{SpawnError, Spawner, Started};
 use super::tree::{self, Reaped};
+use crate::sandbox::{Seen, Shortage};
 use crate::worker::protocol::{Ended, Ran, Run, RunLimits, Witness};
 
 /// When the tree is first sampled: most commands are over by then and never pay for it.
@@ -112,6 +113,7 @@ pub(crate) fn run(
         // Something of an earlier program is still there, or the group is not.
         return not_run(Ended::Failed(error.to_string()), Err(error.to_string()));
     }
+    let before = spawner.shortage.now();
     let started = match spawner.start(run, in_box) {
         Ok(started) => started,
         Err(SpawnError::NotStarted(reason)) => return not_run(Ended::NotStarted(reason), Ok(())),
@@ -125,6 +127,8 @@ pub(crate) fn run(
     let mut job = Job {
         limits: &run.limits,
         account: spawner.account.as_ref(),
+        shortage: &spawner.shortage,
+        before,
         // The program's time begins with it, not with its preparation.
         begun: Instant::now(),
         reaped: Reaped::new(pid),
@@ -164,6 +168,9 @@ struct Job<'a> {
     limits: &'a RunLimits,
     /// Where the kernel counts; else the tree is looked at.
     account: Option<&'a Account>,
+    /// Whether the machine had enough, and what it said before.
+    shortage: &'a Shortage,
+    before: Seen,
     begun: Instant,
     reaped: Reaped,
     stdin: Option<OwnedFd>,
@@ -308,7 +315,9 @@ impl Job<'_> {
             match account.usage() {
                 Ok(usage) => {
                     cpu = usage.cpu;
-                    ended = account::judged(ended, &usage, || account.was_full());
+                    let too_many =
+                        || account.was_full_of_processes().unwrap_or(!self.shortage.ever_of_processes());
+                    ended = account::judged(ended, &usage, || account.was_full(), too_many);
                 }
                 Err(error) => ended = Ended::Failed(error.to_string()),
             }
@@ -318,6 +327,7 @@ impl Job<'_> {
             Some((witnessed, report)) => (Some(witnessed), report),
             None => (None, Vec::new()),
         };
+        let ended = account::excused(ended, self.shortage.since(self.before));
         Ran {
             ended,
             exit_code,

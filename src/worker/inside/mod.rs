@@ -30,6 +30,7 @@ use self::shared::Shared;
 use self::spawn::Spawner;
 use super::frame;
 use super::protocol::{Close, Closed, Ended, FromWorker, Opened, Ran, Run, ToWorker, WorkerPolicy};
+use crate::sandbox::Shortage;
 
 /// The supervisor closed the socket: the normal end.
 pub const EXIT_DONE: i32 = 0;
@@ -41,12 +42,23 @@ pub const EXIT_PROTOCOL: i32 = 3;
 /// Serves one supervisor to its end and answers the exit code for the process.
 ///
 /// To be called in a process of its own with one thread: it changes signal dispositions, becomes a
-/// child subreaper, and reaps every child. `newborn`: it is to be a worker in a sandbox.
+/// child subreaper, and reaps every child. `newborn`: it is to be a worker in a sandbox. `shortage`: opened outside
+/// of it.
 #[must_use]
-pub fn worker_main(socket: UnixStream, worker: u64, policy: WorkerPolicy, newborn: Option<Newborn>) -> i32 {
+pub fn worker_main(
+    socket: UnixStream,
+    worker: u64,
+    policy: WorkerPolicy,
+    newborn: Option<Newborn>,
+    shortage: Shortage,
+) -> i32 {
+    let serve = |mut settled: Settled| {
+        settled.spawner.shortage = shortage;
+        serve(socket, settled)
+    };
     let code = match newborn {
-        Some(newborn) => newborn.live(policy, |settled| serve(socket, settled)),
-        None => unprotected(worker, policy).map(|settled| serve(socket, settled)),
+        Some(newborn) => newborn.live(policy, serve),
+        None => unprotected(worker, policy).map(serve),
     };
     code.unwrap_or(EXIT_SETUP)
 }

@@ -108,7 +108,8 @@ impl Newborn {
     /// The throw-away worker that shows whether all of it works: runs the interpreter as a program would be run.
     pub(crate) fn probe(mut self, policy: WorkerPolicy) {
         if self.wait() {
-            let tried = self.try_out(policy);
+            // It takes hardly a process, whatever programs get.
+            let tried = self.try_out(WorkerPolicy { processes: None, ..policy });
             self.answer(&tried);
         }
     }

@@ -14,6 +14,7 @@ use super::account::Account;
 use super::box_dir::BoxDir;
 use super::exec::{self, Image, Refused, Stack, Strings};
 use super::reap;
+use crate::sandbox::Shortage;
 use crate::sandbox::landlock::Domain;
 use crate::worker::protocol::{Run, WorkerPolicy};
 
@@ -44,6 +45,8 @@ pub(crate) struct Spawner {
     confined: Option<Confined>,
     /// Where the kernel counts and limits what they use.
     pub(super) account: Option<Account>,
+    /// Whether the machine has enough of what programs need.
+    pub(super) shortage: Shortage,
 }
 
 /// What is different for the commands of a sandbox.
@@ -88,6 +91,7 @@ impl Spawner {
             clear_refs,
             confined,
             account: None,
+            shortage: Shortage::default(),
         }
     }
 
@@ -97,6 +101,7 @@ impl Spawner {
             return Err(SpawnError::NotStarted("the command is empty".to_owned()));
         };
         let program = self.resolve(name)?;
+        self.has_room(run.limits.processes)?;
         let (ours, theirs) = match &run.witness {
             Some(asked) => {
                 let (ours, theirs) = witness(&asked.nonce).map_err(|error| failed("witness", &error))?;
@@ -126,6 +131,16 @@ impl Spawner {
         let (pid, pidfd) = exec::launch(&image, &mut self.stack).map_err(|error| refused(name, error))?;
         let Pipes { stdin, stdout, stderr } = pipes;
         Ok(Started { pid, pidfd, stdin: stdin.1, stdout: stdout.0, stderr: stderr.0, witness: ours })
+    }
+
+    /// Whether a program gets the processes that it is allowed. If not, what it is refused would seem to be its doing.
+    fn has_room(&self, processes: u32) -> Result<(), SpawnError> {
+        match self.policy.processes {
+            Some(most) if most < u64::from(processes) => Err(SpawnError::Failed(format!(
+                "the user's limit of processes (ulimit -u) leaves {most} for a program that is allowed {processes}: raise it, or lower limits.processes or the number of workers"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// The peak resident size that a program is told of begins with that of the memory it was made in:
@@ -272,6 +287,7 @@ mod tests {
                 scratch_dir: "/".into(),
                 interpreter: "/opt/python".into(),
                 path: "/usr/bin:/bin".into(),
+                processes: Some(5),
                 environment: vec![("LANG".into(), "xx".into())],
                 sandbox: None,
             },
@@ -285,6 +301,7 @@ mod tests {
             clear_refs: None,
             confined: Some(Confined { identity: None, counted: true, domain: None }),
             account: None,
+            shortage: Shortage::default(),
         };
         let limits = crate::worker::protocol::RunLimits {
             wall: Duration::from_secs(1),
@@ -298,6 +315,7 @@ mod tests {
         let run = Run { argv: vec![], stdin: vec![], witness: None, limits };
         let values: Vec<_> = spawner.limits(&run).iter().map(|(_, limit)| limit.maximum).collect();
         assert_eq!(values, [Some(0), Some(3), Some(5), Some(20), Some(33)]);
+        assert!(spawner.has_room(5).is_ok() && spawner.has_room(6).is_err());
         assert_eq!(spawner.resolve("python").unwrap(), "/opt/python");
         assert_eq!(spawner.resolve("./x").unwrap(), "./x");
         assert!(spawner.resolve("sh").unwrap().ends_with("/sh"));
