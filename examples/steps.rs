@@ -48,7 +48,7 @@ async fn steps() -> Result<(), Box<dyn Error>> {
     let scratch = tempfile::tempdir()?;
     let file = |text: &str| BoxPath::new("main.py").map(|path| BTreeMap::from([(path, text.into())]));
     let mut executables = Vec::new();
-    for (index, text) in ["print('a')", "open('kept.txt', 'w').write('b')"].into_iter().enumerate() {
+    for (index, text) in (0..).zip(["print('a')", "open('kept.txt', 'w').write('b')"]) {
         executables.push(FilesToWrite { dir: get_pred_dir(index, scratch.path()), files: file(text)? });
     }
     write_executables(&executables, 768).await?;
