@@ -13,6 +13,7 @@ mod humaneval;
 mod layers;
 mod network;
 mod process;
+mod processors;
 mod python_tests;
 mod rabbit;
 mod report;
