@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::networks::Networks;
 use super::programs;
 use super::steps::CommandsError;
-use tempfile::TempDir;
 use thiserror::Error;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -22,7 +21,7 @@ use crate::sandbox::{self, Missing, Policy, TierError};
 use crate::service::FlowSettings;
 use crate::util::ceiling::Ceiling;
 use crate::worker::protocol::{RunLimits, WorkerPolicy};
-use crate::worker::{PoolSettings, PoolStats, Pools, WorkerError, WorkerPool};
+use crate::worker::{PoolSettings, PoolStats, Pools, Scratch, WorkerError, WorkerPool};
 
 const MIB: u64 = 1 << 20;
 
@@ -114,7 +113,7 @@ pub struct Engine {
     tier: Tier,
     missing: Vec<Missing>,
     notice: String,
-    scratch: Vec<TempDir>,
+    scratch: Vec<Scratch>,
     num_workers: usize,
     /// Ends the operator's programs.
     programs: DropGuard,
@@ -308,11 +307,13 @@ async fn start_pool(
     (interpreter, processes): (PathBuf, Option<u64>),
     require: Tier,
     tracker: &TaskTracker,
-) -> Result<(WorkerPool, TempDir), EngineError> {
+) -> Result<(WorkerPool, Scratch), EngineError> {
     let base = settings.scratch_dir();
-    let scratch = tempfile::Builder::new()
-        .prefix("evalmill-")
-        .tempdir_in(&base)
+    let at = base.clone();
+    // What a killed run has left may be large.
+    let made = tokio::task::spawn_blocking(move || Scratch::create(&at)).await;
+    let scratch = made
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
         .map_err(|source| EngineError::Scratch { dir: base, source })?;
     let policy =
         WorkerPolicy { processes, ..policy(settings, interpreter, scratch.path().to_path_buf(), sandbox) };

@@ -25,6 +25,7 @@ mod packet;
 mod pool;
 mod pools;
 pub mod protocol;
+mod scratch;
 mod settings;
 
 pub use client::{Lease, Lost, LostReason, OpenBox, OpenError, Phase};
@@ -32,4 +33,5 @@ pub use launcher::{launcher_entry, launcher_main};
 pub use manager::WorkerPool;
 pub use pool::RecycleReason;
 pub use pools::{Pools, Turn};
+pub use scratch::Scratch;
 pub use settings::{PoolSettings, PoolStats, WorkerError};

@@ -14,8 +14,9 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::faults::children;
 use crate::sandbox::{python, told};
-use crate::support::eventually;
+use crate::support::{eventually, processes_with};
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -214,7 +215,8 @@ fn what_programs_want_of_the_service_is_not_their_doing(
 ) {
     let Some(group) = Group::new(controller, file, little) else { return };
     let settings = [("EVALMILL__SANDBOX__TIER", tier), ("EVALMILL__SANDBOX__REQUIRE", tier)];
-    let mut running = Running::start(&group.enter(), &["--workers", "2"], &settings);
+    // One at a time: what two do to each other cannot always be told apart.
+    let mut running = Running::start(&group.enter(), &["--workers", "1"], &settings);
     let harmless = python("print('x')");
     let rows = right_and_wrong(source);
     running.feed(&rows);
@@ -222,7 +224,10 @@ fn what_programs_want_of_the_service_is_not_their_doing(
     let results = running.wait_for(4);
     assert_eq!(verdicts(&results), ["infra_error", "infra_error", "passed", "failed"], "{}", running.said());
     for result in results.iter().take(2) {
-        assert!(result["detail"].as_str().unwrap().contains(said), "{result}");
+        let detail = result["detail"].as_str().unwrap();
+        // Of one that was just killed there may be so much left that the next try gets no process at all.
+        let none_at_all = controller == "pids" && detail.contains("cannot start a process: Resource");
+        assert!(detail.contains(said) || none_at_all, "{result}");
     }
     group.set(file, enough);
     running.feed(&rows);
@@ -390,6 +395,37 @@ fn cgroups_that_cannot_be_written_are_named() {
     let (code, results, stderr) = run(&wrapper, &[], &[("EVALMILL__SANDBOX__REQUIRE", "full")], &[]);
     assert_eq!((code, results.len()), (Some(69), 0), "{stderr}");
     assert!(stderr.contains("gives \"namespaces\"") && stderr.contains("cgroup: "), "{stderr}");
+}
+
+/// Service, launcher and workers killed at once, as by the kernel or the end of a container.
+#[rstest]
+fn what_is_left_of_a_run_that_was_killed_whole_goes_with_the_next(
+    #[values("namespaces", "process", "none")] tier: &str,
+) {
+    let settings = [("EVALMILL__SANDBOX__TIER", tier), ("EVALMILL__SANDBOX__REQUIRE", tier)];
+    let mut running = Running::start(&[], &["--workers", "1"], &settings);
+    let marker = format!("98{}{}", std::process::id(), tier.len());
+    running.feed(&[json!({"prediction": {"commands": [{"command": ["sleep", marker], "timeout": 100}]}})]);
+    let sleeping = format!("sleep\0{marker}");
+    eventually("the program runs", || processes_with(&sleeping).len() == 1);
+    let launcher = children(running.child.id())[0];
+    let mut all = vec![launcher, i32::try_from(running.child.id()).unwrap()];
+    all.extend(children(launcher.unsigned_abs()));
+    let numbers: Vec<_> = all.iter().map(ToString::to_string).collect();
+    Command::new("kill").arg("-STOP").args(&numbers).status().unwrap();
+    Command::new("kill").arg("-KILL").args(&numbers).status().unwrap();
+    running.child.wait().unwrap();
+    eventually("nothing runs", || processes_with(&sleeping).is_empty());
+    let dirs = || std::fs::read_dir(running.scratch.path()).unwrap().count();
+    assert_eq!(dirs(), 1);
+    let next = Command::new(env!("CARGO_BIN_EXE_evalmill"))
+        .args(["run", "/dev/null"])
+        .env("EXEC_TMP_DIR", running.scratch.path())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&next.stderr);
+    assert!(next.status.success() && stderr.contains("a killed run had left"), "{stderr}");
+    assert_eq!(dirs(), 0, "{stderr}");
 }
 
 /// No worker can be made for a while: nothing is judged meanwhile, and then everything is.
