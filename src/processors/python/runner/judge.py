@@ -104,6 +104,17 @@ def seconds(value):
     return b"%.6f" % value
 
 
+def hide():
+    """Nothing else in the box may look into this process from now on. False: that cannot be done."""
+    try:
+        import _ctypes  # alone, it costs a tenth of ctypes
+
+        prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+        return _ctypes.call_cdeclfunction(prctl, (PR_SET_DUMPABLE, 0, 0, 0, 0)) == 0
+    except (ImportError, AttributeError, OSError):
+        return False
+
+
 def plan():
     """What is to be done, from standard input: texts, each with its length in bytes before it."""
     data, at, texts = take(0, 1 << 62), 0, []
@@ -249,11 +260,14 @@ def shown(value):
 def main():
     path, with_coverage = HERE + "/" + sys.argv[1], sys.argv[2:] == ["coverage"]
     loader = Loader(path, with_coverage)
-    begun = time.monotonic()
+    begun, is_hidden = time.monotonic(), hide()
     write_all(REPORT, posix.read(REPORT, 256))
     isolation, timeout, early_stop, entry_point, imports, *rest = plan()
     loader.send(message(entry_point.encode()) + message(imports.encode()))
     judge = Judge(loader, isolation, timeout)
+    if judge.is_outside and not is_hidden:
+        report(b"load", b"seen", b"0", b"", b"")
+        return
     if judge.is_outside:
         exec_quietly(imports, judge.names)
     tests = judge.prepare(list(zip(rest[::3], rest[1::3], rest[2::3])))
