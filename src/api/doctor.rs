@@ -87,6 +87,8 @@ pub struct Interpreter {
 pub struct Toolchain {
     /// Its command.
     pub name: String,
+    /// The languages that need it.
+    pub languages: Vec<String>,
     /// It runs in a box.
     pub found: bool,
     /// The first line of `--version`, or why there is none.
@@ -156,8 +158,6 @@ pub enum DoctorError {
 const DISK_MB: u64 = 64;
 /// Time for everything that is tried; starting and ending come on top.
 const TOTAL: Duration = Duration::from_secs(24);
-/// What languages need.
-const TOOLS: [&str; 8] = ["python3", "bash", "gcc", "g++", "make", "node", "java", "rustc"];
 /// The order in which layers are reported; others come first.
 const LAYERS: [&str; 12] = [
     "namespaces",
@@ -235,7 +235,7 @@ pub async fn doctor(settings: &Settings, config: Option<&Path>) -> Result<Report
     };
     let mut examination = Examination { tier: engine.tier(), settings, checks: Vec::new() };
     let version = examination.all(&probe, &engine, config).await;
-    let toolchains = toolchains(&probe).await;
+    let toolchains = toolchains(&probe, settings).await;
     let tier = engine.tier();
     let notice = engine.notice().to_owned();
     let missing = engine.pool().missing().to_vec();
@@ -313,7 +313,7 @@ fn given(settings: &Settings, config: Option<&Path>, host: &Host, disk_mb: u64) 
         "namespaces": host::namespaces(&NAMESPACES.map(|(name, _)| name)),
         "environment": environment(settings),
         "calls": CALLS,
-        "tools": TOOLS,
+        "tools": tools(settings).keys().collect::<Vec<_>>(),
         "disk_mb": disk_mb,
         "control": false,
     })
@@ -374,18 +374,29 @@ fn missing_layer(missing: &Missing) -> Check {
     check
 }
 
-async fn toolchains(probe: &Probe<'_>) -> Vec<Toolchain> {
+/// What the configured languages need, each with those that do.
+fn tools(settings: &Settings) -> BTreeMap<&str, Vec<String>> {
+    let mut tools: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (name, language) in settings.languages.iter() {
+        for tool in language.tools() {
+            tools.entry(tool).or_default().push(name.clone());
+        }
+    }
+    tools
+}
+
+async fn toolchains(probe: &Probe<'_>, settings: &Settings) -> Vec<Toolchain> {
     let seen = probe.seen("tools", json!({"timeout": 9})).await;
-    let toolchain = |name: &&str| {
+    let toolchain = |(name, languages): (&str, Vec<String>)| {
         let (found, said) = match &seen {
             Ok(seen) => seen
-                .get(*name)
+                .get(name)
                 .map_or((false, "not looked for".to_owned()), |seen| (seen.reached, seen.said.clone())),
             Err(why) => (false, why.clone()),
         };
-        Toolchain { name: (*name).to_owned(), found, said }
+        Toolchain { name: name.to_owned(), languages, found, said }
     };
-    TOOLS.iter().map(toolchain).collect()
+    tools(settings).into_iter().map(toolchain).collect()
 }
 
 struct Examination<'a> {

@@ -96,7 +96,8 @@ impl Engine {
     pub async fn start(settings: &Settings, options: EngineOptions) -> Result<Self, EngineError> {
         let problems = &settings.processors.humaneval.problems;
         let humaneval_problems = (!problems.is_empty()).then(|| PathBuf::from(problems));
-        let registry = Registry::builtin(&ProcessorSettings { humaneval_problems })?;
+        let registry =
+            Registry::builtin(&ProcessorSettings { humaneval_problems, languages: settings.languages() })?;
         Self::start_with(settings, options, registry).await
     }
 

@@ -1,6 +1,6 @@
 //! Whether a value is what its key asks for, and whether the values fit each other.
 
-use super::keys::{Key, Kind};
+use super::keys::{Key, Kind, is_name};
 use super::settings::Settings;
 use super::types::Tier;
 use config::{Value, ValueKind};
@@ -32,6 +32,8 @@ impl Kind {
             Self::Names => "must be a list of names of lower-case letters, digits and underscores".into(),
             Self::Switch => "must be true or false".into(),
             Self::AbsolutePaths => "must be a list of absolute paths".into(),
+            Self::Texts => "must be a list of texts".into(),
+            Self::BoxFile => "must be a relative path without \"..\"".into(),
             Self::Variables => "must be a table from names of environment variables to text".into(),
         }
     }
@@ -46,7 +48,7 @@ impl Kind {
         match self {
             Self::Whole(..) | Self::Cap(_) => text.trim().parse().map_or_else(|_| as_is(), ValueKind::I64),
             Self::Number(..) => text.trim().parse().map_or_else(|_| as_is(), ValueKind::Float),
-            Self::VariableNames | Self::Names | Self::AbsolutePaths => list(),
+            Self::VariableNames | Self::Names | Self::AbsolutePaths | Self::Texts => list(),
             Self::Switch => text.trim().parse().map_or_else(|_| as_is(), ValueKind::Boolean),
             Self::Echo if !matches!(text, "all" | "none") => list(),
             _ => as_is(),
@@ -67,6 +69,7 @@ impl Kind {
             (Self::Echo, ValueKind::Array(items)) => texts(items, is_text),
             (Self::VariableNames, ValueKind::Array(items)) => texts(items, is_variable_name),
             (Self::AbsolutePaths, ValueKind::Array(items)) => texts(items, is_absolute),
+            (Self::Texts, ValueKind::Array(items)) => texts(items, is_text),
             (Self::Switch, ValueKind::Boolean(value)) => Some(json!(value)),
             (Self::Names, ValueKind::Array(items)) if !items.is_empty() => texts(items, is_name),
             (_, ValueKind::String(text)) => (is_text(text) && self.accepts_text(text)).then(|| json!(text)),
@@ -83,6 +86,7 @@ impl Kind {
                 text == "random" || (text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u32>().is_ok())
             }
             Self::Name => is_name(text),
+            Self::BoxFile => crate::model::BoxPath::new(text).is_ok(),
             Self::Directive => {
                 !text.trim().is_empty() && tracing_subscriber::EnvFilter::try_new(text).is_ok()
             }
@@ -91,10 +95,6 @@ impl Kind {
             _ => false,
         }
     }
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 fn is_absolute(text: &str) -> bool {

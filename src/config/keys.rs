@@ -35,6 +35,10 @@ pub(super) enum Kind {
     Switch,
     /// A list of absolute paths.
     AbsolutePaths,
+    /// A list of texts.
+    Texts,
+    /// The name of a file in a box.
+    BoxFile,
 }
 
 /// One key.
@@ -136,14 +140,38 @@ pub(super) const KEYS: &[Key] = &[
 /// The path of the one key whose entries have names of their own.
 pub(super) const VARIABLES: &str = "environment.set";
 
+/// The section that holds a section for each language.
+pub(super) const LANGUAGES: &str = "languages";
+
+/// The keys of each language, in the order of `config/default.toml`.
+pub(super) const LANGUAGE_KEYS: &[Key] = &[
+    key("aliases", Kind::Texts, "[\"py\"], or [] for none"),
+    key("file", Kind::BoxFile, "\"main.rs\""),
+    key("compile", Kind::Texts, "[\"rustc\", \"-O\", \"main.rs\"], or [] for nothing"),
+    key("run", Kind::Texts, "[\"./main\"]"),
+    key("compile_timeout", Kind::Number(0.01, DAY), "60"),
+    key("timeout", Kind::Number(0.0, DAY), "0 for the prediction's"),
+];
+
 /// The key of this path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.path == path)
+    KEYS.iter().find(|key| key.path == path).or_else(|| {
+        let (name, key) = below(path, LANGUAGES)?.split_once('.')?;
+        LANGUAGE_KEYS.iter().find(|known| is_name(name) && known.path == key)
+    })
+}
+
+/// A name of lower-case letters, digits and underscores.
+pub(super) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 /// Whether this path is a section: some key is below it.
 pub(super) fn is_section(path: &str) -> bool {
-    path.is_empty() || KEYS.iter().any(|key| below(key.path, path).is_some())
+    path.is_empty()
+        || path == LANGUAGES
+        || below(path, LANGUAGES).is_some_and(|name| !name.contains('.'))
+        || KEYS.iter().any(|key| below(key.path, path).is_some())
 }
 
 /// What of `path` is below `section`.

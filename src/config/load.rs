@@ -1,7 +1,7 @@
 //! Reading all sources, one over the other, and finding everything that is wrong with them.
 
 use super::checks::{AT_MOST, check, is_text, is_variable_name, tier_lacks};
-use super::keys::{self, KEYS, VARIABLES, below};
+use super::keys::{self, KEYS, LANGUAGE_KEYS, LANGUAGES, VARIABLES, below};
 use super::layers::{self, Leaf, PREFIX};
 use super::problem::{Origin, Problem, Problems};
 use super::settings::Settings;
@@ -91,11 +91,13 @@ pub struct Loaded {
 
 impl Default for Loaded {
     fn default() -> Self {
-        let known = KEYS.iter().filter(|key| key.path != VARIABLES);
-        Self {
-            settings: Settings::default(),
-            origins: known.map(|key| (key.path.to_owned(), Origin::Default)).collect(),
-        }
+        let settings = Settings::default();
+        let known = KEYS.iter().filter(|key| key.path != VARIABLES).map(|key| key.path.to_owned());
+        let of_language =
+            |name| LANGUAGE_KEYS.iter().map(move |key| format!("{LANGUAGES}.{name}.{}", key.path));
+        let origins = known.chain(settings.languages.keys().flat_map(of_language));
+        let origins = origins.map(|path| (path, Origin::Default)).collect();
+        Self { settings, origins }
     }
 }
 
@@ -204,6 +206,16 @@ impl Merged {
                 (None, None) => continue,
             });
         }
+        for (path, rule, hint) in loaded.settings.languages.faults() {
+            // Where the key is not set, its language is: by another key.
+            let section = path.rsplit_once('.').map_or("", |(section, _)| section);
+            let mut near = self.good.range(section.to_owned()..).map(|(_, (_, leaf))| leaf);
+            let near = near.find(|leaf| below(&leaf.path, section).is_some());
+            let origin = near.map_or(Origin::Default, |leaf| leaf.origin.clone());
+            if sound(&path) {
+                problems.push(Problem { path, value: None, origin, rule: rule.into(), hint: Some(hint) });
+            }
+        }
         let (tier, require) = ("sandbox.tier", "sandbox.require");
         if sound(tier)
             && sound(require)
@@ -234,6 +246,14 @@ fn judge(leaf: &Leaf) -> Result<Json, Problem> {
         };
     }
     let Some(key) = keys::find(path) else {
+        if below(path, LANGUAGES).is_some() {
+            let keys: Vec<_> = LANGUAGE_KEYS.iter().map(|key| key.path).collect();
+            let rule = format!(
+                "is not a known setting: a language has a name of lower-case letters, digits and underscores, and the keys {}",
+                keys.join(", ")
+            );
+            return Err(leaf.problem(rule, None));
+        }
         let hint = keys::nearest(path).map(str::to_owned);
         return Err(leaf.problem("is not a known setting", hint));
     };

@@ -7,6 +7,7 @@
 
 mod checks;
 mod keys;
+mod languages;
 mod layers;
 mod load;
 mod problem;
@@ -19,6 +20,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
+pub use languages::{Language, Languages};
 pub use load::{Loaded, Override, Sources, load};
 pub use problem::{Origin, Problem, Problems};
 pub use redact::{is_secret_name, redact};
@@ -32,7 +34,7 @@ pub use types::{Echo, LogFormat, Secret, SecretUrl, Tier, TierChoice, TopologyMo
 /// The documented defaults: every key with its unit, range and meaning.
 pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 
-/// The paths of all keys, in the order of [`DEFAULT_TOML`].
+/// The paths of all keys but those of languages, in the order of [`DEFAULT_TOML`].
 pub fn key_paths() -> impl Iterator<Item = &'static str> {
     keys::KEYS.iter().map(|key| key.path)
 }

@@ -1,6 +1,6 @@
 //! What is in force, as TOML that loads again.
 
-use super::keys::{KEYS, VARIABLES, below};
+use super::keys::{KEYS, LANGUAGE_KEYS, LANGUAGES, VARIABLES, below};
 use super::layers::quote;
 use super::load::Loaded;
 use super::problem::Origin;
@@ -12,12 +12,12 @@ use std::fmt::Write;
 pub fn render(loaded: &Loaded, show_origin: bool) -> String {
     let tree = serde_json::to_value(&loaded.settings).unwrap_or_default();
     let mut text = String::new();
-    let mut current = "";
-    let mut line = |section: &'static str, name: &str, path: &str, value: &Json| {
+    let mut current = String::new();
+    let mut line = |section: &str, name: &str, path: &str, value: &Json| {
         if section != current {
             let gap = if current.is_empty() { "" } else { "\n" };
             let _ = writeln!(text, "{gap}[{section}]");
-            current = section;
+            section.clone_into(&mut current);
         }
         let _ = write!(text, "{name} = {}", toml(path, value));
         if show_origin {
@@ -34,6 +34,12 @@ pub fn render(loaded: &Loaded, show_origin: bool) -> String {
         }
         let (section, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
         line(section, name, key.path, value);
+    }
+    for (name, language) in tree[LANGUAGES].as_object().into_iter().flatten() {
+        let section = format!("{LANGUAGES}.{name}");
+        for key in LANGUAGE_KEYS {
+            line(&section, key.path, &format!("{section}.{}", key.path), &language[key.path]);
+        }
     }
     let variables = VARIABLES.split('.').fold(&tree, |at, name| &at[name]);
     for (name, value) in variables.as_object().into_iter().flatten() {

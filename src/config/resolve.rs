@@ -1,5 +1,6 @@
 //! What a setting comes to on this machine.
 
+use super::languages::Languages;
 use super::problem::{Origin, Problem};
 use super::settings::{Limits, Settings};
 use std::ffi::OsString;
@@ -12,6 +13,16 @@ use std::time::Duration;
 const DIRECTORIES: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
 
 impl Settings {
+    /// The languages, no time of theirs longer than `limits.max_timeout`.
+    pub fn languages(&self) -> Languages {
+        let mut languages = self.languages.clone();
+        for language in languages.0.values_mut() {
+            language.compile_timeout = language.compile_timeout.min(self.limits.max_timeout);
+            language.timeout = language.timeout.min(self.limits.max_timeout);
+        }
+        languages
+    }
+
     /// The number of workers, at least one.
     pub fn num_workers(&self) -> usize {
         match self.worker.num_workers {

@@ -1,5 +1,6 @@
 //! The settings as structs. Their `Default` is what `config/default.toml` says.
 
+use super::languages::Languages;
 use super::redact::redact;
 use super::types::{Echo, LogFormat, Secret, SecretUrl, TierChoice, TopologyMode};
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub pipeline: Pipeline,
     /// Settings of single processors.
     pub processors: Processors,
+    /// How programs are built and run.
+    pub languages: Languages,
     /// The environment variables of boxes.
     pub environment: Environment,
     /// The broker.

@@ -1,6 +1,6 @@
 //! Loading and rendering, from sources to settings and back.
 
-use super::keys::VARIABLES;
+use super::keys::{LANGUAGE_KEYS, LANGUAGES, VARIABLES};
 use super::*;
 use rstest::rstest;
 use std::collections::BTreeSet;
@@ -41,7 +41,8 @@ fn the_default_file_says_what_the_structs_say() {
         .filter(|(_, from)| **from != Origin::Default)
         .map(|(path, _)| path.as_str())
         .collect();
-    let known: BTreeSet<_> = key_paths().filter(|path| *path != VARIABLES).collect();
+    let known = Loaded::default().origins;
+    let known: BTreeSet<_> = known.keys().map(String::as_str).collect();
     assert_eq!(set, known, "the default file sets every key");
 }
 
@@ -59,7 +60,9 @@ fn every_key_of_the_default_file_has_a_comment_and_its_range() {
         if let Some(text) = line.strip_prefix('#') {
             comment.push_str(text);
         } else if let Some((name, _)) = line.split_once(" = ") {
-            assert!(!comment.is_empty(), "{name} has no comment");
+            // What a key of a language means is said once.
+            let said = !comment.is_empty() || section.starts_with(LANGUAGES);
+            assert!(said, "{name} has no comment");
             let key = keys::find(&format!("{section}.{name}")).unwrap();
             if let keys::Kind::Whole(min, max) = key.kind {
                 assert!(comment.contains(&format!("{min} to {max}")), "{name}: {comment}");
@@ -76,6 +79,14 @@ fn every_key_of_the_default_file_has_a_comment_and_its_range() {
 fn the_table_of_keys_and_the_structs_agree() {
     fn leaves(at: &str, value: &serde_json::Value, found: &mut BTreeSet<String>) {
         match value.as_object() {
+            // Languages are named as one likes.
+            Some(table) if at == LANGUAGES => {
+                for language in table.values() {
+                    let keys: BTreeSet<_> = language.as_object().unwrap().keys().collect();
+                    assert_eq!(keys.len(), LANGUAGE_KEYS.len());
+                    assert!(LANGUAGE_KEYS.iter().all(|key| keys.contains(&key.path.to_owned())));
+                }
+            }
             Some(table) if at != VARIABLES => {
                 for (name, value) in table {
                     let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
@@ -159,6 +170,26 @@ fn the_table_of_keys_and_the_structs_agree() {
 #[case("telemetry.listen = \"127.0.0.1\"", "must be empty or an IP address and a port")]
 #[case("telemetry.listen = \"127.0.0.1:65536\"", "must be empty or an IP address and a port")]
 #[case("telemetry.log_freq = 0", "must be a whole number from 1 to")]
+#[case("languages = 3", "languages = 3 (from FILE): must be a table. Try: a table [languages]")]
+#[case("languages.rust = 3", "languages.rust = 3 (from FILE): must be a table")]
+#[case("languages.python.fil = \"a\"", "is not a known setting: a language has a name of lower-case")]
+#[case("languages.Rust.file = \"a\"", "is not a known setting: a language has a name of lower-case")]
+#[case("languages.python.run = \"python3 main.py\"", "must be a list of texts. Try: [\"./main\"]")]
+#[case(
+    "languages.python.run = []",
+    "languages.python.run (from FILE): must be set: the program that runs it"
+)]
+#[case("languages.python.file = \"../a\"", "must be a relative path without \"..\"")]
+#[case(
+    "languages.rust.run = [\"./main\"]",
+    "languages.rust.file (from FILE): must be set: the file that a program of this language"
+)]
+#[case("languages.rust = { file = \"main.rs\" }", "languages.rust.run (from FILE): must be set")]
+#[case(
+    "languages.c.aliases = [\"Python\"]",
+    "languages.python.aliases (from default): must not name \"python\", which means c already"
+)]
+#[case("languages.c.timeout = -1", "must be a finite number from 0 to 86400")]
 #[case("worker = 3", "worker = 3 (from FILE): must be a table. Try: a table [worker]")]
 #[case(
     "worker.num_worker = 3",
@@ -275,6 +306,20 @@ fn texts_of_the_environment_become_the_type_of_their_key() {
 }
 
 #[test]
+fn a_language_keeps_what_is_not_said_anew() {
+    let loaded = of_file(
+        "[languages.python]\ntimeout = 2\n[languages.rust]\nfile = \"main.rs\"\nrun = [\"./main\"]\n",
+    );
+    let languages = loaded.unwrap().settings.languages;
+    let (python, shipped) = (&languages["python"], &Languages::default()["python"]);
+    assert_eq!((python.timeout, &python.run), (2.0, &shipped.run));
+    assert_eq!(languages.keys().collect::<Vec<_>>(), ["bash", "c", "cpp", "javascript", "python", "rust"]);
+    assert_eq!((languages["rust"].compile.len(), languages["rust"].compile_timeout), (0, 60.0));
+    let one = of_environment(&[("EVALMILL__LANGUAGES__CPP__COMPILE", "clang++, -o,main,main.cpp")]);
+    assert_eq!(one.unwrap().settings.languages["cpp"].compile, ["clang++", "-o", "main", "main.cpp"]);
+}
+
+#[test]
 fn two_variables_for_one_key_are_refused() {
     let problems =
         of_environment(&[("EVALMILL__WORKER__NUM_WORKERS", "1"), ("EVALMILL__worker__num_workers", "2")]);
@@ -300,6 +345,9 @@ fn a_text_that_is_no_number_is_refused(#[case] text: &str) {
 #[case("telemetry.listen = \"\"")]
 #[case("telemetry.listen = \"[::]:0\"")]
 #[case("pipeline.echo_prediction = \"none\"\nenvironment.pass = [\"A\"]\nsandbox.tier = \"none\"")]
+#[case(
+    "languages.python.timeout = 2\nlanguages.rust = { file = \"a.rs\", compile = [\"rustc\"], run = [\"./a\"] }"
+)]
 #[case("environment.set = { A = \"x # \\\"\\n\\u007f\\\\\", b = \"\" }")]
 fn what_is_rendered_loads_again(#[case] text: &str, #[values(false, true)] show_origin: bool) {
     let loaded = of_file(text).unwrap();

@@ -8,14 +8,18 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::{
-    ByCase, ExecutableProcessor, HumanEval, Mbpp, Pair, ProblemsError, Processor, PythonCoverage, PythonTests,
+    ByCase, ExecutableProcessor, FunctionTests, Gsm8k, HumanEval, Mbpp, MultiLanguage, Pair, ProblemsError,
+    Processor, PythonCoverage, PythonTests, StdioTests,
 };
+use crate::config::Languages;
 
 /// What the built-in processors are told.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessorSettings {
     /// `humaneval`: the problems that samples with only `task_id` and `completion` are joined to.
     pub humaneval_problems: Option<PathBuf>,
+    /// How programs are built and run, where a row says in which language its program is.
+    pub languages: Languages,
 }
 
 /// The known processors.
@@ -47,11 +51,16 @@ impl Registry {
     /// The problems file cannot be read or holds something else.
     pub fn builtin(settings: &ProcessorSettings) -> Result<Self, ProblemsError> {
         let mut registry = Self::default();
+        let languages = &settings.languages;
         registry.add("executable", Arc::new(ExecutableProcessor));
+        registry.add("function_tests", Arc::new(Pair(FunctionTests, ByCase)));
+        registry.add("gsm8k", Arc::new(Pair(Gsm8k, ByCase)));
         registry.add("humaneval", Arc::new(HumanEval::new(settings.humaneval_problems.as_deref())?));
         registry.add("mbpp", Arc::new(Pair(Mbpp, ByCase)));
+        registry.add("multi_language", Arc::new(Pair(MultiLanguage::new(languages.clone()), ByCase)));
         registry.add("python_coverage", Arc::new(Pair(PythonCoverage, ByCase)));
         registry.add("python_tests", Arc::new(Pair(PythonTests, ByCase)));
+        registry.add("stdio_tests", Arc::new(Pair(StdioTests::new(languages.clone()), ByCase)));
         Ok(registry)
     }
 

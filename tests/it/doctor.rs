@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How doctor ended.
 struct Examined {
@@ -124,7 +124,13 @@ fn what_is_promised_holds_here(#[case] who: &[&str]) {
         assert!(next.is_null() || !next[part].as_str().unwrap().is_empty(), "{}", examined.told());
     }
     let tools = report["toolchains"].as_array().unwrap();
-    assert!(tools.iter().any(|tool| tool["name"] == "python3" && tool["found"] == true));
+    let python = json!({"name": "python3", "languages": ["python"], "found": true});
+    let found = |tool: &Value| python.as_object().unwrap().iter().all(|(key, value)| tool[key] == *value);
+    assert!(tools.iter().any(found), "{tools:?}");
+    assert!(
+        tools.iter().any(|tool| tool["name"] == "g++" && tool["languages"] == json!(["cpp"])),
+        "{tools:?}"
+    );
     assert!(report["interpreter"]["version"].as_str().unwrap().starts_with('3'));
 }
 
