@@ -23,8 +23,8 @@ use crate::model::{BoxPath, Command, CommandResult, Executable, ExecutionResult,
 
 const RUN: &str = include_str!("gsm8k/run.py");
 
-/// Most characters of a line that is looked at.
-const MAX_LINE_CHARS: usize = 10_000;
+/// Most bytes of a line that are looked at.
+const MAX_LINE_BYTES: usize = 10_000;
 
 /// The processor for numeric answers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -89,8 +89,10 @@ impl Preprocessor for Gsm8k {
             Command { timeout: seconds(payload, "timeout")?, ..Command::new(["python3", "run.py"]) };
         let seen = Arc::clone(&case);
         let early_stop = Some(Arc::new(move |_: usize, result: &CommandResult| {
-            let line = result.stdout.lines().rfind(|line| !line.trim().is_empty());
-            seen.line.set(0, line.map(|line| super::compare::excerpt(line.trim(), MAX_LINE_CHARS)));
+            let line = result.stdout.lines().map(str::trim).rfind(|line| !line.is_empty());
+            // The number that counts is at its end.
+            let end = |line: &str| line.len().saturating_sub(MAX_LINE_BYTES);
+            seen.line.set(0, line.map(|line| line[line.ceil_char_boundary(end(line))..].to_owned()));
             false
         }) as _);
         let task = Task {

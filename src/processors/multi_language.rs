@@ -49,26 +49,27 @@ const PYTHON: &str = "\nimport os as _evalmill; _evalmill.write(3, _evalmill.rea
 const JAVASCRIPT: &str = "\n;{ const b = Buffer.alloc(256), f = process.getBuiltinModule ? process.getBuiltinModule('fs') : require('fs'); \
      f.writeSync(3, b, 0, f.readSync(3, b)); }\n";
 const BASH: &str = "\nIFS= builtin read -r -u 3 _evalmill || :; builtin printf %s \"$_evalmill\" >&3\n";
-/// The same in `main`, with names of its own for what the library has.
-const C: &str =
-    "{ char b[256]; long n = evalmill_read(3, b, sizeof b); if (n > 0) n = evalmill_write(3, b, n); }\n";
-const C_NAMES: &str = "\nextern long evalmill_read(int, void *, unsigned long) __asm__(\"read\");\n\
-     extern long evalmill_write(int, const void *, unsigned long) __asm__(\"write\");\n";
-const CPP_NAMES: &str = "\nextern \"C\" long evalmill_read(int, void *, unsigned long) __asm__(\"read\");\n\
-     extern \"C\" long evalmill_write(int, const void *, unsigned long) __asm__(\"write\");\n";
+/// The same in `main`. Descriptor 3 is a socket, and these two names no program is likely to have.
+const C: &str = "{ char b[256]; long n = evalmill_get(3, b, sizeof b, 0, 0, 0); \
+     if (n > 0) evalmill_put(3, b, (unsigned long)n, 0, 0, 0); }\n";
+const C_GET: &str =
+    "long evalmill_get(int, void *, unsigned long, int, void *, void *) __asm__(\"recvfrom\");\n";
+const C_PUT: &str =
+    "long evalmill_put(int, const void *, unsigned long, int, const void *, unsigned) __asm__(\"sendto\");\n";
 
 /// The tests with a witness at their end; `None`: there is none for them.
 fn witness(language: &str, tests: &str) -> Option<String> {
-    let in_main = |names: &str| {
+    let in_main = |linkage: &str| {
         let (body, rest) = tests.trim_end().rsplit_once('\n')?;
-        (rest == "}" && !tests.contains("return")).then(|| format!("{names}{body}\n{C}}}\n"))
+        let declared = || format!("\n{linkage} {C_GET}{linkage} {C_PUT}");
+        (rest == "}" && !tests.contains("return")).then(|| format!("{}{body}\n{C}}}\n", declared()))
     };
     match language {
         "python" => Some(format!("{tests}{PYTHON}")),
         "javascript" => Some(format!("{tests}{JAVASCRIPT}")),
         "bash" => Some(format!("{tests}{BASH}")),
-        "c" => in_main(C_NAMES),
-        "cpp" => in_main(CPP_NAMES),
+        "c" => in_main("extern"),
+        "cpp" => in_main("extern \"C\""),
         _ => None,
     }
 }
@@ -115,13 +116,13 @@ impl Case for ProgramCase {
     fn judge(&self, executions: &[ExecutionResult], _: &[ExecutionResult]) -> Result<Judgement, Undecided> {
         let Some(execution) = executions.first() else { return Ok(Judgement::default()) };
         self.toolchain.missing(execution)?;
-        // A build that failed is told of, too.
-        let last = execution.last_command();
         let ran = execution.command_results.get(self.toolchain.builds());
         let witnessed = ran.and_then(|command| command.witnessed);
-        let detail = match (last.and_then(broken), ran) {
+        let detail = match (ran.and_then(broken), ran) {
             (Some((reason, detail)), _) => Some(detail.unwrap_or(reason)),
-            (None, None) => Some("it was not run".to_owned()),
+            (None, None) => {
+                Some(self.toolchain.not_built(execution).unwrap_or_else(|| "it was not run".to_owned()))
+            }
             (None, Some(_)) if self.witness && witnessed != Some(true) => {
                 Some("exit code 0, but the tests did not run to their end".to_owned())
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::compare::excerpt;
 use super::{Undecided, Unusable};
 use crate::config::{Language, Languages};
 use crate::model::{BoxPath, Command, Executable, ExecutionResult, FileContent, Seconds, Termination};
@@ -18,7 +19,7 @@ impl Toolchain {
     pub(super) fn named(languages: &Languages, field: &str, name: &str) -> Result<Self, Unusable> {
         let found = languages.find(name).ok_or_else(|| {
             let known: Vec<_> = languages.keys().map(String::as_str).collect();
-            let shown = super::compare::excerpt(name, 60);
+            let shown = excerpt(name, 60);
             Unusable(format!(
                 "{field} is {shown:?}: it must be one of {}, or a section [languages.NAME] of the configuration",
                 known.join(", ")
@@ -37,6 +38,15 @@ impl Toolchain {
         usize::from(!self.language.compile.is_empty())
     }
 
+    /// The same, where nothing builds Python: its syntax is looked at, as of what is compiled.
+    pub(super) fn looked_at(mut self) -> Self {
+        if let (Some(python), "python", 0) = (self.language.run.first(), self.name.as_str(), self.builds()) {
+            let compile = [python, "-m", "py_compile", &self.language.file].map(str::to_owned);
+            self.language.compile = compile.into();
+        }
+        self
+    }
+
     /// The program, built where it has to be, and nothing run yet.
     pub(super) fn executable(&self, source: &str) -> Result<Executable, Unusable> {
         let path = BoxPath::new(&self.language.file).map_err(|error| Unusable(error.to_string()))?;
@@ -53,6 +63,16 @@ impl Toolchain {
     pub(super) fn run(&self, timeout: Option<Seconds>) -> Command {
         let timeout = timeout.or_else(|| Seconds::new(self.language.timeout).ok());
         Command { timeout, ..Command::new(&self.language.run) }
+    }
+
+    /// What kept it from being built, in a line.
+    pub(super) fn not_built(&self, execution: &ExecutionResult) -> Option<String> {
+        let failed = execution.command_results.iter().take(self.builds()).find(|build| build.had_error)?;
+        let lines = || failed.stderr.lines().chain(failed.stdout.lines()).map(str::trim);
+        let said = lines().find(|line| line.to_lowercase().contains("error"));
+        let said = said.or_else(|| lines().find(|line| !line.is_empty()));
+        let said = said.map_or_else(|| format!("it was {}", failed.termination), |line| excerpt(line, 300));
+        Some(format!("it does not build: {said}"))
     }
 
     /// Whether what builds or runs programs is not on this machine.

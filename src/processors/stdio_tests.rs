@@ -199,6 +199,8 @@ impl Case for StdioCase {
             }
         }
         let mut judged = judgement(&outcomes, self.tests.len());
+        let not_built = executions.first().and_then(|execution| self.toolchain.not_built(execution));
+        judged.detail = judged.detail.or(not_built);
         if let Some(first_failure) = first_failure {
             judged.output.insert("first_failure".to_owned(), first_failure);
         }

@@ -11,6 +11,7 @@ mod hostile;
 mod humaneval;
 mod layers;
 mod process;
+mod processors;
 mod python_tests;
 mod rabbit;
 mod sandbox;

@@ -2,22 +2,24 @@
 //!
 //! It is run in a box of its own, after the program, with three files: `CHECKER input output expected`. Its
 //! exit code tells: 0 right; 1, 2, 4, 7 and 8 (wrong, badly formed, left-overs, points, too short) not right;
-//! anything else is the checker's own failure, and says nothing about the program.
+//! anything else is the checker's own failure, and says nothing about the program. (A Python checker that dies of
+//! an exception ends with 1: what it cannot read is not right.)
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::super::fields::{required, shown, text, value, wrong};
-use super::super::outcome::{Finding, broken, runs};
-use super::super::program::Toolchain;
-use super::super::{Hooks, Task, Undecided, Unusable};
 use super::rows::Test;
 use crate::config::Languages;
 use crate::model::{
     BoxPath, CommandResult, Executable, ExecutionResult, FileContent, MAX_BOX_FILES, Seconds, Termination,
 };
+use crate::processors::compare::excerpt;
+use crate::processors::fields::{required, seconds, shown, text, value, wrong};
+use crate::processors::outcome::{Finding, broken, runs};
+use crate::processors::program::Toolchain;
+use crate::processors::{Hooks, Task, Undecided, Unusable};
 
 /// Exit codes that say that an output is not right.
 const NOT_RIGHT: [i32; 5] = [1, 2, 4, 7, 8];
@@ -59,6 +61,8 @@ impl Checker {
             }
             other => return Err(wrong("checker", other, "a program as text, or an object with code")),
         };
+        // A Python that is none would end as one that says "wrong".
+        let toolchain = toolchain.looked_at();
         let mut program = toolchain.executable(code)?;
         for (name, content) in files(given)? {
             let name = BoxPath::new(&name).map_err(|error| Unusable(format!("checker.files: {error}")))?;
@@ -68,7 +72,7 @@ impl Checker {
         if tests > room {
             return Err(Unusable(format!("{tests} tests: with a checker at most {room} are allowed")));
         }
-        let timeout = super::super::fields::seconds(given, "timeout").map_err(inside)?;
+        let timeout = seconds(given, "timeout").map_err(inside)?;
         Ok(Some(Self { toolchain, program, timeout, given: std::sync::Mutex::default() }))
     }
 
@@ -110,19 +114,18 @@ impl Checker {
         }
         self.toolchain.missing(execution)?;
         let builds = self.toolchain.builds();
-        if let Some(build) = execution.command_results.iter().take(builds).find(|build| build.had_error) {
-            let said = broken(build).and_then(|(reason, detail)| detail.or(Some(reason))).unwrap_or_default();
-            return Err(match build.termination {
-                Termination::Exited => Unusable(format!("the checker does not compile: {said}")).into(),
-                _ => Undecided::Fault(format!("the checker was not built: {said}")),
-            });
+        if let Some(said) = self.toolchain.not_built(execution) {
+            let ended =
+                execution.last_command().is_some_and(|build| build.termination == Termination::Exited);
+            let said = format!("checker: {said}");
+            return Err(if ended { Unusable(said).into() } else { Undecided::Fault(said) });
         }
         let given = self.given.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut found = Checked::new();
         for ((_, result), index) in runs(execution, builds).zip(given.iter()) {
             let said =
                 result.stderr.lines().chain(result.stdout.lines()).find(|line| !line.trim().is_empty());
-            let said = said.map(|line| super::super::compare::excerpt(line.trim(), 200));
+            let said = said.map(|line| excerpt(line.trim(), 200));
             let finding = match (result.termination, result.return_code) {
                 (Termination::Exited, Some(0)) => Finding::Passed,
                 (Termination::Exited, Some(code)) if NOT_RIGHT.contains(&code) => Finding::Failed(
@@ -187,12 +190,14 @@ mod tests {
         let test = Test { name: None, input: "i".into(), expected: "e".into() };
         let task = checker.task(&[test], vec![(0, "o".into())], true).unwrap();
         assert_eq!(
-            task.executable.commands[0].command[2..],
+            task.executable.commands[1].command[2..],
             ["tests/0/input", "tests/0/output", "tests/0/expected"]
         );
         let mut result = CommandResult::without_run(Termination::Exited);
         (result.return_code, result.stderr) = (Some(code), "\nso it is\n".to_owned());
-        let execution = ExecutionResult { command_results: vec![result], ..ExecutionResult::default() };
+        let built = CommandResult { had_error: false, return_code: Some(0), ..result.clone() };
+        let execution =
+            ExecutionResult { command_results: vec![built, result], ..ExecutionResult::default() };
         checker.findings(&execution).map(|mut found| found.remove(&0)).map_err(|error| error.to_string())
     }
 

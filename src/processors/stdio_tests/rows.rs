@@ -3,10 +3,10 @@
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::super::fields::{list, shown, text, value, wrong};
-use super::super::function_tests::{Call, Expected, Rule};
-use super::super::{Comparator, Tolerance, Unusable};
 use crate::model::{Seconds, parse_strict};
+use crate::processors::fields::{list, shown, text, value, wrong};
+use crate::processors::function_tests::{Call, Expected, Rule};
+use crate::processors::{Comparator, Tolerance, Unusable};
 
 /// One test: what the program reads, and what it should write.
 #[derive(Debug, Clone, PartialEq, Eq)]
