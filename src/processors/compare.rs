@@ -129,22 +129,30 @@ fn first<'a>(
     None
 }
 
-/// The first line of either that the other has not, or not as often.
+/// The first line of the longer text that the shorter has not, or not as often; else the first of the shorter.
+/// It takes as long as the shorter one is.
 fn unordered(expected: &str, got: &str) -> Option<Difference> {
     let filled = |text| lines(text).filter(|line| !line.is_empty());
+    let difference = |number, line, is_expected: bool| {
+        let (line, none) = (Some(shown(line)), None);
+        let (expected, got) = if is_expected { (line, none) } else { (none, line) };
+        Some(Difference { unit: "line", number, expected, got })
+    };
+    let expected_is_longer = expected.len() > got.len();
+    let (shorter, longer) = if expected_is_longer { (got, expected) } else { (expected, got) };
     let mut left: HashMap<&str, usize> = HashMap::new();
-    for line in filled(expected) {
+    for line in filled(shorter) {
         *left.entry(line).or_default() += 1;
     }
-    for (line, number) in filled(got).zip(1..) {
+    for (line, number) in filled(longer).zip(1..) {
         match left.get_mut(line) {
             Some(count) if *count > 0 => *count -= 1,
-            _ => return Some(Difference { unit: "line", number, expected: None, got: Some(shown(line)) }),
+            _ => return difference(number, line, expected_is_longer),
         }
     }
-    let (line, number) =
-        filled(expected).zip(1..).find(|(line, _)| left.get(line).is_some_and(|n| *n > 0))?;
-    Some(Difference { unit: "line", number, expected: Some(shown(line)), got: None })
+    let mut rest = filled(shorter).zip(1..);
+    let (line, number) = rest.find(|(line, _)| left.get(line).is_some_and(|count| *count > 0))?;
+    difference(number, line, !expected_is_longer)
 }
 
 /// The same without regard to case: `ß` is `ss`, and `ς` is `σ`.

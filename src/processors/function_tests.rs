@@ -7,7 +7,7 @@
 //!            ["add(0.1, 0.2)", "0.3", true]]}
 //! ```
 //!
-//! Each test is a process of its own in the box of the program, so that none sees what another has done.
+//! Each test is a process of its own, all in one box: of what another has done it sees only files.
 //! `expected` is a JSON value (a tuple then is a list), `expected_code` a Python expression; a test may
 //! also be the list of call, expected expression and whether numbers may differ by 1e-6. With `entry_point`,
 //! `args` may stand for `call`.

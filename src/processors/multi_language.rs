@@ -57,17 +57,28 @@ const C_GET: &str =
 const C_PUT: &str =
     "long evalmill_put(int, const void *, unsigned long, int, const void *, unsigned) __asm__(\"sendto\");\n";
 
-/// The tests with a witness at their end; `None`: there is none for them.
-fn witness(language: &str, tests: &str) -> Option<String> {
+/// What shows that tests ran to their end.
+#[derive(Debug)]
+struct Witness {
+    /// What stands at the beginning of the file: the tests may begin inside of a function.
+    head: String,
+    /// The tests, with the witness at their end.
+    tests: String,
+}
+
+/// The witness of a language; `None`: there is none for these tests.
+fn witness(language: &str, tests: &str) -> Option<Witness> {
+    let appended = |last: &str| Some(Witness { head: String::new(), tests: format!("{tests}{last}") });
     let in_main = |linkage: &str| {
         let (body, rest) = tests.trim_end().rsplit_once('\n')?;
-        let declared = || format!("\n{linkage} {C_GET}{linkage} {C_PUT}");
-        (rest == "}" && !tests.contains("return")).then(|| format!("{}{body}\n{C}}}\n", declared()))
+        let head = format!("{linkage} {C_GET}{linkage} {C_PUT}#line 1\n");
+        (rest == "}" && !tests.contains("return"))
+            .then(|| Witness { head, tests: format!("{body}\n{C}}}\n") })
     };
     match language {
-        "python" => Some(format!("{tests}{PYTHON}")),
-        "javascript" => Some(format!("{tests}{JAVASCRIPT}")),
-        "bash" => Some(format!("{tests}{BASH}")),
+        "python" => appended(PYTHON),
+        "javascript" => appended(JAVASCRIPT),
+        "bash" => appended(BASH),
         "c" => in_main("extern"),
         "cpp" => in_main("extern \"C\""),
         _ => None,
@@ -94,8 +105,9 @@ impl Preprocessor for MultiLanguage {
             return Err(Unusable("tests is empty: there must be something to run".to_owned()));
         }
         let witnessed = witness(toolchain.name(), tests);
-        let source = format!("{prompt}{completion}\n{}", witnessed.as_deref().unwrap_or(tests));
-        let mut executable = toolchain.executable(&source)?;
+        let (head, tests) =
+            witnessed.as_ref().map_or(("", tests), |witness| (witness.head.as_str(), witness.tests.as_str()));
+        let mut executable = toolchain.executable(&format!("{head}{prompt}{completion}\n{tests}"))?;
         executable.commands.push(toolchain.run(seconds(payload, "timeout")?));
         executable.witness = witnessed.is_some();
         let case = ProgramCase { toolchain, witness: executable.witness };

@@ -53,7 +53,7 @@ fn right(#[case] code: &str, #[case] tests: Value) {
     "wrong_value"
 )]
 #[case::patched(
-    "import builtins, json\njson.dump = lambda value, file: file.write('{\"t\": [1]}')\nbuiltins.isinstance = lambda *a: True\ndef f(): return 5",
+    "import json\njson.dump = lambda value, file: file.write('{\"t\": [1]}')\ndef f(): return 5",
     "wrong_value"
 )]
 #[case::deep("def f():\n    x = []\n    for _ in range(5000): x = [x]\n    return x", "exit_code")]

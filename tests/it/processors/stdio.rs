@@ -57,7 +57,6 @@ fn the_first_failure_ends_it_where_that_is_asked_for(#[case] stop: bool, #[case]
 }
 
 #[rstest]
-#[case::endless("while True: pass", json!(0.5), "timed_out", "cpu_limit")]
 #[case::sleeper("import time; time.sleep(60)", json!(0.5), "timed_out", "wall_limit")]
 #[case::killed("import os; os.kill(os.getpid(), 11)", Value::Null, "crashed", "signalled")]
 #[case::right_but_exit_code("print(3); raise SystemExit(1)", Value::Null, "failed", "exit_code")]
