@@ -26,6 +26,8 @@ pub(super) struct Scan {
     /// Levels within f-strings, from above. Each f-string is parsed by a parser within the parser.
     pub(super) format_levels: usize,
     pub(super) has_format: bool,
+    /// There is an f-string that not every version reads alike.
+    pub(super) has_odd_format: bool,
     /// The first rule of every Python that it breaks.
     pub(super) invalid: Option<Invalid>,
     /// Why the parser's success would mean nothing.
@@ -316,11 +318,36 @@ impl Scanner<'_> {
             }
             b'$' | b'?' | b'`' => self.doubt("a character that is no part of Python's syntax today"),
             b'=' if matches!(self.bytes.get(self.at.wrapping_sub(2)), Some(b'=' | b'!' | b'<' | b'>')) => {}
+            b'*' => {
+                self.link();
+                self.bare_star(next);
+            }
             b'!'..=b'~' => self.link(),
             0 => self.doubt("a null byte"),
             _ => self.doubt("a control character"),
         }
         Token::Other
+    }
+
+    /// Stars without a name, of which the parser allows too much: `**` alone, and `*` with no parameter of its
+    /// own behind it.
+    fn bare_star(&mut self, next: Option<u8>) {
+        let solid = |at: usize| {
+            let rest = self.bytes.get(at..).unwrap_or_default();
+            let skipped = rest.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(rest.len());
+            (rest.get(skipped).copied(), at + skipped)
+        };
+        let (after, at) = solid(self.at);
+        let double = self.at >= 2 && self.bytes[self.at - 2] == b'*';
+        let bare = match after {
+            _ if next == Some(b'*') => false,
+            Some(b',') if !double => !solid(at + 1).0.is_some_and(lex::begins_name),
+            Some(b',' | b':' | b')') => double,
+            _ => false,
+        };
+        if bare {
+            self.doubt("a star without a name");
+        }
     }
 
     fn close(&mut self, byte: u8) {
@@ -386,6 +413,7 @@ impl Scanner<'_> {
                     self.found.has_format = true;
                     self.found.format_levels = self.found.format_levels.max(format.levels);
                     if !format.plain {
+                        self.found.has_odd_format = true;
                         self.unsure("an f-string like this");
                     }
                 }
