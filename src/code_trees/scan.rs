@@ -108,7 +108,7 @@ impl Scanner<'_> {
                 b'#' => self.comment(),
                 b'\\' => self.continuation(),
                 0x0c => {
-                    self.doubt("a form feed between tokens");
+                    self.unsure("a form feed between tokens");
                     self.at += 1;
                 }
                 _ => {
@@ -234,7 +234,10 @@ impl Scanner<'_> {
     fn begin_token(&mut self) {
         if self.line_begins {
             self.line_begins = false;
-            let indent = Indentation::of(&self.bytes[self.line_start()..self.at]);
+            let before = &self.bytes[self.line_start()..self.at];
+            // A form feed starts the line anew.
+            let before = before.rsplit(|b| *b == 0x0c).next().unwrap_or_default();
+            let indent = Indentation::of(before);
             match self.indents.begin_line(indent) {
                 Ok(()) => {}
                 Err(Some(rule)) => self.broken(rule),
@@ -383,7 +386,12 @@ impl Scanner<'_> {
             return self.string(start);
         }
         if !name.is_ascii() {
-            self.doubt("characters beyond ASCII outside of strings");
+            if lex::are_old_letters(name) {
+                // They are compared in a normal form, which makes duplicates.
+                self.unsure("names beyond ASCII");
+            } else {
+                self.doubt("characters beyond ASCII outside of strings");
+            }
         }
         match name {
             b"lambda" => {
@@ -421,7 +429,7 @@ impl Scanner<'_> {
                     self.doubt("bytes beyond ASCII");
                 }
                 if !prefix.raw && !prefix.bytes && content.windows(2).any(|pair| pair == b"\\N") {
-                    self.doubt("a character by its name");
+                    self.named_characters(content);
                 }
                 if content.contains(&0) {
                     self.doubt("a null byte");
@@ -434,6 +442,23 @@ impl Scanner<'_> {
         }
         self.at = literal.end;
         self.lines_within(content);
+    }
+
+    /// `\N{…}`: the parser is loose about names, and each version of Python knows those of its Unicode.
+    fn named_characters(&mut self, content: &[u8]) {
+        let text = String::from_utf8_lossy(content);
+        let exact = text.split("\\N").skip(1).all(|rest| {
+            let name = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map(|(name, _)| name);
+            name.is_some_and(|name| {
+                let character = unicode_names2::character(name).and_then(unicode_names2::name);
+                character.is_some_and(|right| right.to_string().eq_ignore_ascii_case(name))
+            })
+        });
+        if exact {
+            self.unsure("a character by its name");
+        } else {
+            self.doubt("a character by its name");
+        }
     }
 
     /// Counts the lines of a string, none of which begins a line of the program.
