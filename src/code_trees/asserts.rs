@@ -152,6 +152,9 @@ fn indent(program: &str, limits: &Limits, out: &mut String) -> Result<(), TreeEr
     let ends = lines.iter().skip(1).copied().chain([program.len()]);
     for (start, end) in lines.iter().zip(ends) {
         let line = &program[*start..end];
+        // A form feed would start the line anew, behind the indentation.
+        let space = line.len() - line.trim_start_matches([' ', '\t', '\u{c}']).len();
+        let line = &line[line[..space].rfind('\u{c}').map_or(0, |at| at + 1)..];
         if !line.trim().is_empty() {
             out.push_str("    ");
         }

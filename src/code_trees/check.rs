@@ -15,11 +15,17 @@ pub(super) struct Findings {
     pub(super) doubt: Option<Unknown>,
     /// CPython may parse it and not compile it, or not every version does.
     pub(super) unsure: Option<Unknown>,
+    /// The minor version of Python 3 that has all of its syntax.
+    pub(super) minor: u8,
 }
+
+/// The oldest minor version of Python 3 that is told apart.
+pub(super) const OLDEST_MINOR: u8 = 8;
 
 /// Holds `statements`, which are the parser's idea of `source`, against CPython's rules.
 pub(super) fn check(source: &str, statements: &[Stmt]) -> Findings {
-    let mut walk = Walk { source, work: Vec::new(), found: Findings::default() };
+    let mut walk =
+        Walk { source, work: Vec::new(), found: Findings { minor: OLDEST_MINOR, ..Findings::default() } };
     walk.futures(statements);
     walk.block(statements, Place::MODULE);
     while let Some(work) = walk.work.pop() {
@@ -125,6 +131,7 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn newer(&mut self, node: &impl Ranged, what: &'static str, minor: u8) {
+        self.found.minor = self.found.minor.max(minor);
         if self.found.unsure.is_none() {
             self.found.unsure = Some(Unknown::Newer { line: self.line(node), what, minor });
         }
@@ -261,6 +268,7 @@ impl<'a> Walk<'a> {
                 self.newer(node, "`match`", 10);
                 self.values([&*node.subject], Role::Element, place);
                 for case in &node.cases {
+                    self.pattern(&case.pattern);
                     self.values(case.guard.as_deref(), Role::Condition, place);
                     self.block(&case.body, place);
                 }

@@ -14,6 +14,18 @@ pub(super) fn name_end(bytes: &[u8], at: usize) -> usize {
     at + rest.iter().position(|&b| !(begins_name(b) || b.is_ascii_digit())).unwrap_or(rest.len())
 }
 
+/// Whether all characters of a name beyond ASCII are letters that every Python has known: of Latin, Greek,
+/// Cyrillic, kana, Han and Hangul.
+pub(super) fn are_old_letters(name: &[u8]) -> bool {
+    str::from_utf8(name).is_ok_and(|name| {
+        name.chars().filter(|c| !c.is_ascii()).all(|c| {
+            matches!(c, '\u{c0}'..='\u{d6}' | '\u{d8}'..='\u{f6}' | '\u{f8}'..='\u{17f}' | '\u{3b1}'..='\u{3c9}'
+                | '\u{391}'..='\u{3a1}' | '\u{3a3}'..='\u{3a9}' | '\u{410}'..='\u{44f}' | '\u{3041}'..='\u{3096}'
+                | '\u{30a1}'..='\u{30fa}' | '\u{4e00}'..='\u{9fa5}' | '\u{ac00}'..='\u{d7a3}')
+        })
+    })
+}
+
 /// A number, as far as the characters of numbers go.
 #[derive(Clone, Copy)]
 pub(super) struct Number {

@@ -41,6 +41,7 @@ mod lex;
 mod limits;
 mod oracle;
 mod parse;
+mod pattern;
 mod plain;
 mod scan;
 mod tree;

@@ -26,6 +26,8 @@ pub(super) struct Scan {
     /// Levels within f-strings, from above. Each f-string is parsed by a parser within the parser.
     pub(super) format_levels: usize,
     pub(super) has_format: bool,
+    /// There is an f-string that not every version reads alike.
+    pub(super) has_odd_format: bool,
     /// The first rule of every Python that it breaks.
     pub(super) invalid: Option<Invalid>,
     /// Why the parser's success would mean nothing.
@@ -106,7 +108,7 @@ impl Scanner<'_> {
                 b'#' => self.comment(),
                 b'\\' => self.continuation(),
                 0x0c => {
-                    self.doubt("a form feed between tokens");
+                    self.unsure("a form feed between tokens");
                     self.at += 1;
                 }
                 _ => {
@@ -232,7 +234,10 @@ impl Scanner<'_> {
     fn begin_token(&mut self) {
         if self.line_begins {
             self.line_begins = false;
-            let indent = Indentation::of(&self.bytes[self.line_start()..self.at]);
+            let before = &self.bytes[self.line_start()..self.at];
+            // A form feed starts the line anew.
+            let before = before.rsplit(|b| *b == 0x0c).next().unwrap_or_default();
+            let indent = Indentation::of(before);
             match self.indents.begin_line(indent) {
                 Ok(()) => {}
                 Err(Some(rule)) => self.broken(rule),
@@ -316,11 +321,36 @@ impl Scanner<'_> {
             }
             b'$' | b'?' | b'`' => self.doubt("a character that is no part of Python's syntax today"),
             b'=' if matches!(self.bytes.get(self.at.wrapping_sub(2)), Some(b'=' | b'!' | b'<' | b'>')) => {}
+            b'*' => {
+                self.link();
+                self.bare_star(next);
+            }
             b'!'..=b'~' => self.link(),
             0 => self.doubt("a null byte"),
             _ => self.doubt("a control character"),
         }
         Token::Other
+    }
+
+    /// Stars without a name, of which the parser allows too much: `**` alone, and `*` with no parameter of its
+    /// own behind it.
+    fn bare_star(&mut self, next: Option<u8>) {
+        let solid = |at: usize| {
+            let rest = self.bytes.get(at..).unwrap_or_default();
+            let skipped = rest.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(rest.len());
+            (rest.get(skipped).copied(), at + skipped)
+        };
+        let (after, at) = solid(self.at);
+        let double = self.at >= 2 && self.bytes[self.at - 2] == b'*';
+        let bare = match after {
+            _ if next == Some(b'*') => false,
+            Some(b',') if !double => !solid(at + 1).0.is_some_and(lex::begins_name),
+            Some(b',' | b':' | b')') => double,
+            _ => false,
+        };
+        if bare {
+            self.doubt("a star without a name");
+        }
     }
 
     fn close(&mut self, byte: u8) {
@@ -356,7 +386,12 @@ impl Scanner<'_> {
             return self.string(start);
         }
         if !name.is_ascii() {
-            self.doubt("characters beyond ASCII outside of strings");
+            if lex::are_old_letters(name) {
+                // They are compared in a normal form, which makes duplicates.
+                self.unsure("names beyond ASCII");
+            } else {
+                self.doubt("characters beyond ASCII outside of strings");
+            }
         }
         match name {
             b"lambda" => {
@@ -386,6 +421,7 @@ impl Scanner<'_> {
                     self.found.has_format = true;
                     self.found.format_levels = self.found.format_levels.max(format.levels);
                     if !format.plain {
+                        self.found.has_odd_format = true;
                         self.unsure("an f-string like this");
                     }
                 }
@@ -393,7 +429,7 @@ impl Scanner<'_> {
                     self.doubt("bytes beyond ASCII");
                 }
                 if !prefix.raw && !prefix.bytes && content.windows(2).any(|pair| pair == b"\\N") {
-                    self.doubt("a character by its name");
+                    self.named_characters(content);
                 }
                 if content.contains(&0) {
                     self.doubt("a null byte");
@@ -406,6 +442,23 @@ impl Scanner<'_> {
         }
         self.at = literal.end;
         self.lines_within(content);
+    }
+
+    /// `\N{…}`: the parser is loose about names, and each version of Python knows those of its Unicode.
+    fn named_characters(&mut self, content: &[u8]) {
+        let text = String::from_utf8_lossy(content);
+        let exact = text.split("\\N").skip(1).all(|rest| {
+            let name = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map(|(name, _)| name);
+            name.is_some_and(|name| {
+                let character = unicode_names2::character(name).and_then(unicode_names2::name);
+                character.is_some_and(|right| right.to_string().eq_ignore_ascii_case(name))
+            })
+        });
+        if exact {
+            self.unsure("a character by its name");
+        } else {
+            self.doubt("a character by its name");
+        }
     }
 
     /// Counts the lines of a string, none of which begins a line of the program.

@@ -19,6 +19,7 @@ pub struct Tree {
     source: String,
     statements: Vec<Statement>,
     pub(super) scan: TreeScan,
+    minor: u8,
 }
 
 /// What of the scan outlives the parse.
@@ -56,6 +57,12 @@ impl Tree {
     /// The source that was parsed.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// The minor version of Python 3 from which on its syntax is known: `12` for Python 3.12. Earlier
+    /// versions may refuse it. `8` is the least: what is older is not told apart.
+    pub fn minor_version(&self) -> u8 {
+        self.minor
     }
 
     /// How many statements there are at the top level.
@@ -151,7 +158,12 @@ pub(super) fn parse_by(
     }
     match examined.findings.doubt {
         Some(doubt) => Err(unknown(doubt)),
-        None => Ok(Tree { source: code.to_owned(), statements: examined.statements, scan: examined.scan }),
+        None => Ok(Tree {
+            source: code.to_owned(),
+            minor: examined.findings.minor,
+            statements: examined.statements,
+            scan: examined.scan,
+        }),
     }
 }
 
@@ -195,7 +207,11 @@ fn examine(code: &str, limits: &Limits, deadline: Deadline) -> Result<Examined, 
         (statements.iter().map(Statement::of).collect::<Vec<_>>(), check::check(code, statements))
     })?;
     deadline.check()?;
-    let Scan { unsure, last, encoding, .. } = scan;
+    let Scan { unsure, last, encoding, has_odd_format, .. } = scan;
+    if has_odd_format {
+        // From 3.12 on, f-strings hold any expression.
+        findings.minor = findings.minor.max(12);
+    }
     findings.unsure = unsure.or(findings.unsure);
     Ok(Examined { statements, findings, scan: TreeScan { last, encoding } })
 }
