@@ -1,7 +1,5 @@
 //! What preprocessing for `python_tests` takes: 10,000 predictions with 20 tests each, on one core.
 
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
-
 use std::hint::black_box;
 use std::time::Instant;
 
