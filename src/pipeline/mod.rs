@@ -1,7 +1,7 @@
 //! One prediction from its bytes to the bytes of its result.
 //!
-//! [`decode()`] → preprocess → execute → postprocess → encode, each timed. Whatever comes in, one
-//! result comes out: what cannot be decoded is `invalid`, what fails here is `infra_error`.
+//! [`decode()`] → preprocess → execute → postprocess → encode, each timed; a [`Case`](crate::processors::Case) may have
+//! something more executed to judge by. Whatever comes in, one result comes out: what cannot be decoded is `invalid`, what fails here is `infra_error`.
 
 mod decode;
 mod gate;

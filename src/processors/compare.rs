@@ -140,17 +140,19 @@ fn unordered(expected: &str, got: &str) -> Option<Difference> {
     };
     let expected_is_longer = expected.len() > got.len();
     let (shorter, longer) = if expected_is_longer { (got, expected) } else { (expected, got) };
+    // Most outputs are in order.
+    let common = filled(shorter).zip(filled(longer)).take_while(|(one, other)| one == other).count();
     let mut left: HashMap<&str, usize> = HashMap::new();
-    for line in filled(shorter) {
+    for line in filled(shorter).skip(common) {
         *left.entry(line).or_default() += 1;
     }
-    for (line, number) in filled(longer).zip(1..) {
+    for (line, number) in filled(longer).zip(1..).skip(common) {
         match left.get_mut(line) {
             Some(count) if *count > 0 => *count -= 1,
             _ => return difference(number, line, expected_is_longer),
         }
     }
-    let mut rest = filled(shorter).zip(1..);
+    let mut rest = filled(shorter).zip(1..).skip(common);
     let (line, number) = rest.find(|(line, _)| left.get(line).is_some_and(|count| *count > 0))?;
     difference(number, line, !expected_is_longer)
 }

@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use super::fields::text;
 use super::{Judgement, Postprocessor, Prepared, Preprocessor, Unusable};
 use crate::model::{BoxPath, Command, Executable, ExecutionResult, FileContent};
 
@@ -105,17 +106,6 @@ impl HumanEval {
 
     fn problem<'a>(&'a self, payload: &'a Value) -> Option<&'a Problem> {
         self.problems.get(payload.get("task_id")?.as_str()?)
-    }
-}
-
-fn text<'a>(payload: &'a Value, field: &str) -> Result<Option<&'a str>, Unusable> {
-    match payload.get(field) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => {
-            let shown: String = other.to_string().chars().take(60).collect();
-            Err(Unusable(format!("{field} is {shown}: it must be a string")))
-        }
     }
 }
 

@@ -90,7 +90,7 @@ fn a_program_that_does_not_build_says_why() {
 fn what_is_expected_is_nowhere_in_the_box() {
     // The program prints every file and every environment it can see; none of it may hold what is expected.
     let code = "import os, sys, glob\nprint(sys.stdin.read(), sys.argv, os.environ)\n\
-        for top in ('.', '/tmp', '/dev/shm'):\n for path, _, files in os.walk(top):\n  for name in files:\n\
+        for top in ('.', '..', os.environ['TMPDIR']):\n for path, _, files in os.walk(top):\n  for name in files:\n\
         \x20  print(path, name, open(os.path.join(path, name), errors='replace').read())\n\
         for path in glob.glob('/proc/[0-9]*/cmdline') + glob.glob('/proc/[0-9]*/environ'):\n\
         \x20try: print(open(path).read())\n except OSError: pass\n";
