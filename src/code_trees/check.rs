@@ -24,9 +24,12 @@ pub(super) const OLDEST_MINOR: u8 = 8;
 
 /// Holds `statements`, which are the parser's idea of `source`, against CPython's rules.
 pub(super) fn check(source: &str, statements: &[Stmt]) -> Findings {
-    let mut walk =
-        Walk { source, work: Vec::new(), found: Findings { minor: OLDEST_MINOR, ..Findings::default() } };
-    walk.futures(statements);
+    let mut walk = Walk {
+        source,
+        futures_end: futures_end(statements),
+        work: Vec::new(),
+        found: Findings { minor: OLDEST_MINOR, ..Findings::default() },
+    };
     walk.block(statements, Place::MODULE);
     while let Some(work) = walk.work.pop() {
         match work {
@@ -102,6 +105,8 @@ pub(super) enum Work<'a> {
 
 pub(super) struct Walk<'a> {
     pub(super) source: &'a str,
+    /// Behind the last import from `__future__` that is at the very beginning, where they are allowed.
+    futures_end: usize,
     pub(super) work: Vec<Work<'a>>,
     found: Findings,
 }
@@ -143,17 +148,6 @@ impl<'a> Walk<'a> {
 
     pub(super) fn values(&mut self, values: impl IntoIterator<Item = &'a Expr>, role: Role, place: Place) {
         self.work.extend(values.into_iter().map(|value| Work::Expression(value, role, place)));
-    }
-
-    /// `from __future__ import …` is allowed at the very beginning.
-    fn futures(&mut self, statements: &'a [Stmt]) {
-        let docstring = matches!(statements.first(), Some(Stmt::Expr(first)) if is_string(&first.value));
-        let rest = &statements[usize::from(docstring)..];
-        for import in rest.iter().skip_while(|statement| is_future(statement)) {
-            if is_future(import) {
-                self.unsure(import, "a `__future__` import that does not come first");
-            }
-        }
     }
 
     fn statement(&mut self, statement: &'a Stmt, place: Place) {
@@ -266,7 +260,8 @@ impl<'a> Walk<'a> {
             }
             Stmt::Match(node) => {
                 self.newer(node, "`match`", 10);
-                self.values([&*node.subject], Role::Element, place);
+                let role = if node.subject.is_starred_expr() { Role::Value } else { Role::Element };
+                self.values([&*node.subject], role, place);
                 for case in &node.cases {
                     self.pattern(&case.pattern);
                     self.values(case.guard.as_deref(), Role::Condition, place);
@@ -387,7 +382,7 @@ impl<'a> Walk<'a> {
             self.unsure(node, "`import *` here");
         }
         if node.module.as_ref().is_some_and(|module| module.as_str() == "__future__")
-            && (place.scope != Scope::Module
+            && (usize::from(node.end()) > self.futures_end
                 || node.names.iter().any(|alias| alias.name.as_str() != "annotations"))
         {
             self.unsure(node, "a `__future__` import");
@@ -395,8 +390,11 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn is_string(value: &Expr) -> bool {
-    matches!(value, Expr::Constant(constant) if constant.value.is_str())
+fn futures_end(statements: &[Stmt]) -> usize {
+    let docstring = matches!(statements.first(), Some(Stmt::Expr(first))
+        if matches!(&*first.value, Expr::Constant(constant) if constant.value.is_str()));
+    let imports = statements.iter().skip(usize::from(docstring)).take_while(|statement| is_future(statement));
+    imports.last().map_or(0, |import| import.end().into())
 }
 
 fn is_future(statement: &Stmt) -> bool {

@@ -346,6 +346,8 @@ impl Scanner<'_> {
             _ if next == Some(b'*') => false,
             Some(b',') if !double => !solid(at + 1).0.is_some_and(lex::begins_name),
             Some(b',' | b':' | b')') => double,
+            // Not worth looking behind.
+            Some(b'#' | b'\\') => true,
             _ => false,
         };
         if bare {
