@@ -30,7 +30,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 | `model`, `util` |
-//! | 1 | `config` |
+//! | 1 | `config`, `code_trees` |
 //! | 2 | `metrics`, `telemetry` |
 //! | 3 | `transport`, `sandbox`, `processors` |
 //! | 4 | `worker` |
@@ -53,6 +53,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod code_trees;
 pub mod config;
 pub mod executor;
 pub mod metrics;

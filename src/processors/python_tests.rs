@@ -9,11 +9,11 @@
 //!
 //! | field | meaning |
 //! |---|---|
-//! | `code` | the solution; `completion` or `solution` go before it |
+//! | `code` | the solution; `completion` or `solution` stand in for it |
 //! | `tests` | each of them statements (text, or `{"test": …}`) that raise where they fail, or a call and the expression that its value must equal: `[call, output]`, `[call, output, requires_float]` (with `true`, a difference below 10⁻⁶ is none), or an object with `call`, `output`, `requires_float`. Objects may have a `name`. A call may have statements before it; where it is an `assert`, that stays as it is |
 //! | `imports` | lines, or a text; run before the solution, in its namespace |
 //! | `entry_point` | what the solution has to define; tests may call it `candidate`, too |
-//! | `test_timeout` | seconds for each test. Without it, and for loading, there is the command's limit |
+//! | `test_timeout` | seconds for each test. Without it, and for loading, there is only `timeout`, the limit of the whole |
 //! | `early_stop` | `true`: what follows the first test that does not pass is not run |
 //! | `isolation` | `"test"` or `"process"`, see below |
 //! | `entry_file`, `files` | the solution's file (`solution.py`), and others beside it |
@@ -27,7 +27,8 @@
 //! `runtime` and `max_rss_bytes` of the tests, `load`, and for each of the `tests` its `outcome`: `passed`, `failed`,
 //! `exception` (with its type and message), `timed_out`, `exited` (its process ended before it did), `memory_exceeded` or
 //! `output_exceeded` (with which all of it ended), `not_run`. The verdict is `passed` where all tests are. What is no
-//! Python among tests and expected values makes the prediction `invalid`; only the interpreter in the box decides that.
+//! Python among tests and expected values makes the prediction `invalid`; what is not certain without an interpreter, the
+//! one in the box decides before any test is run.
 //!
 //! # What an outcome can be trusted with
 //! The solution's code is never in the process that judges, and no test is in a process or a file that it can read
@@ -40,7 +41,8 @@
 //! the frames and descriptors of its own process on purpose can sign an outcome. With `"process"` the value of a call is sent to the
 //! judge as plain data (`None`, numbers, text, bytes, lists, tuples, sets and dicts of those; what derives from them, and numpy's arrays and
 //! numbers, count as what they hold) and compared there, with an expected value that is nowhere else. A value that is something
-//! else fails, an expected one is `invalid`. Statements are run as they are: a test that is to be withstood is a
+//! else fails, an expected one is `invalid`. A lone `assert call == expected` counts as a call where the expected value is
+//! plain without the solution; other statements run as they are: a test that is to be withstood is a
 //! call. In the tier `none` nothing keeps code from the memory of other processes.
 
 use serde_json::Value;
@@ -52,8 +54,8 @@ use super::{Prepared, Preprocessor, Unusable};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PythonTests;
 
-/// Most tests of which a report is read on the runtime.
-pub(super) const QUICK_TESTS: usize = 100;
+/// Most tests that are looked at on the runtime: each takes some microseconds.
+pub(super) const QUICK_TESTS: usize = 8;
 
 impl Preprocessor for PythonTests {
     fn preprocess(&self, payload: &Value) -> Result<Prepared, Unusable> {

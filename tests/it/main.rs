@@ -4,6 +4,7 @@
 mod bad_input;
 mod cgroup;
 mod clients;
+mod code_trees;
 mod doctor;
 mod examples;
 mod external;

@@ -40,7 +40,15 @@ fn documented() -> Vec<(String, Value)> {
 #[test]
 fn the_examples_of_the_documentation_pass() {
     let examples = documented();
-    for name in ["function_tests", "gsm8k", "multi_language", "stdio_tests"] {
+    for name in [
+        "function_tests",
+        "gsm8k",
+        "mbpp",
+        "multi_language",
+        "python_coverage",
+        "python_tests",
+        "stdio_tests",
+    ] {
         assert!(examples.iter().any(|(own, _)| own == name), "{name} has no example");
     }
     let rows: String = examples

@@ -191,6 +191,11 @@ fn undecided(report: &Report) -> Result<(), Undecided> {
              or Debian's python3-coverage), or set python.interpreter to one that has it",
             load.told()
         ))),
+        "seen" => Err(Undecided::Fault(
+            "the interpreter of the box has no module `_ctypes`, and `isolation = \"process\"` needs it to hide the \
+             expected values: set python.interpreter to one that has it"
+                .to_owned(),
+        )),
         _ => Ok(()),
     }
 }

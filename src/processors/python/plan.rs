@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::super::Unusable;
+use super::super::compare::excerpt;
+use super::super::fields::{self, wrong};
+use crate::code_trees::{TreeError, Validity, convert_call_to_assert, is_valid_python};
 use crate::model::{BoxPath, Command, Executable, FileContent, Seconds, Stdin};
 
 /// Most tests of one row.
@@ -63,60 +66,34 @@ pub(in super::super) struct Plan {
     imports: String,
     files: BTreeMap<BoxPath, FileContent>,
     tests: Vec<Test>,
+    /// Of the whole command.
     timeout: Option<Seconds>,
+    test_timeout: Option<Seconds>,
     early_stop: bool,
     isolation: Isolation,
 }
 
 impl<'a> Row<'a> {
-    /// The first of these fields that is there and not null, with its name.
+    /// The first of these fields that is there, with its name.
     fn first(self, names: &[&'static str]) -> Option<(&'static str, &'a Value)> {
-        names.iter().find_map(|name| Some((*name, self.0.get(name).filter(|value| !value.is_null())?)))
+        names.iter().find_map(|name| Some((*name, fields::value(self.0, name)?)))
     }
 
-    /// The first of these fields as text.
-    fn text(self, names: &[&'static str]) -> Result<Option<&'a str>, Unusable> {
-        match self.first(names) {
-            None => Ok(None),
-            Some((_, Value::String(text))) => Ok(Some(text)),
-            Some((name, other)) => Err(wrong(name, other, "must be a string")),
-        }
-    }
-
-    fn flag(self, name: &'static str) -> Result<bool, Unusable> {
-        match self.first(&[name]) {
-            None => Ok(false),
-            Some((_, Value::Bool(flag))) => Ok(*flag),
-            Some((_, other)) => Err(wrong(name, other, "must be true or false")),
-        }
+    fn flag(self, name: &str) -> Result<bool, Unusable> {
+        Ok(fields::flag(self.0, name)?.unwrap_or(false))
     }
 
     /// A list of lines, or a text.
     fn lines(self, names: &[&'static str]) -> Result<String, Unusable> {
-        let Some((name, value)) = self.first(names) else { return Ok(String::new()) };
-        match value {
-            Value::String(text) => Ok(unmarked(text).to_owned()),
-            Value::Array(lines) => {
-                let mut all = Vec::with_capacity(lines.len());
-                for (at, line) in lines.iter().enumerate() {
-                    match line {
-                        Value::String(line) => all.push(unmarked(line)),
-                        other => return Err(wrong(&format!("{name}[{at}]"), other, "must be a string")),
-                    }
-                }
-                Ok(all.join("\n"))
+        match self.first(names) {
+            None => Ok(String::new()),
+            Some((_, Value::String(text))) => Ok(unmarked(text).to_owned()),
+            Some((name, Value::Array(_))) => {
+                let lines = fields::texts(self.0, name)?;
+                Ok(lines.iter().map(|line| unmarked(line)).collect::<Vec<_>>().join("\n"))
             }
-            other => Err(wrong(name, other, "must be a string, or a list of strings")),
+            Some((name, other)) => Err(wrong(name, other, "a string, or a list of strings")),
         }
-    }
-
-    fn code(self) -> Result<&'a str, Unusable> {
-        self.text(&["completion", "solution", "code"])?.ok_or_else(|| {
-            Unusable(
-                "code is missing, and so are completion and solution: one of them is what is tested"
-                    .to_owned(),
-            )
-        })
     }
 
     /// Everything that `python_tests` knows.
@@ -124,7 +101,8 @@ impl<'a> Row<'a> {
         let Some((name, tests)) = self.first(&["tests", "test_cases"]) else {
             return Err(Unusable("tests is missing: it must be a list of tests".to_owned()));
         };
-        self.plan_of(tests_of(name, tests)?, self.lines(&["imports", "tc_imports"])?)
+        let imports = self.lines(&["imports", "tc_imports"])?;
+        self.plan_of(fields::code(self.0)?, tests_of(name, tests)?, imports)
     }
 
     /// The row of MBPP, as published.
@@ -140,10 +118,11 @@ impl<'a> Row<'a> {
             tests.extend(tests_of(name, value)?);
         }
         let parts = [self.lines(&["test_imports"])?, self.lines(&["test_setup_code"])?];
-        self.plan_of(tests, parts.join("\n"))
+        let code = fields::text(self.0, "completion")?.map_or_else(|| fields::code(self.0), Ok)?;
+        self.plan_of(code, tests, parts.join("\n"))
     }
 
-    fn plan_of(self, tests: Vec<Test>, imports: String) -> Result<Plan, Unusable> {
+    fn plan_of(self, code: &str, tests: Vec<Test>, imports: String) -> Result<Plan, Unusable> {
         if tests.len() > MAX_TESTS {
             return Err(Unusable(format!("tests: {} of them; at most {MAX_TESTS} are allowed", tests.len())));
         }
@@ -151,50 +130,47 @@ impl<'a> Row<'a> {
         if let Some(twice) =
             tests.iter().filter_map(|test| test.name.as_ref()).find(|name| !names.insert(*name))
         {
-            return Err(Unusable(format!("tests: the name {} is given twice", shown(twice))));
+            return Err(Unusable(format!(
+                "tests: the name {} is given twice",
+                Value::from(excerpt(twice, 60))
+            )));
         }
-        let timeout = match self.first(&["test_timeout", "tc_timeout"]) {
-            None => None,
-            Some((name, value)) => {
-                let seconds =
-                    value.as_f64().ok_or_else(|| wrong(name, value, "must be a number of seconds"))?;
-                Some(Seconds::new(seconds).map_err(|error| Unusable(format!("{name}: {error}")))?)
-            }
-        };
-        let isolation = match self.text(&["isolation"])? {
+        let test_timeout = self.first(&["test_timeout", "tc_timeout"]);
+        let test_timeout = test_timeout.map_or(Ok(None), |(name, _)| fields::seconds(self.0, name))?;
+        let isolation = match fields::text(self.0, "isolation")? {
             None | Some("test") => Isolation::Test,
             Some("process") => Isolation::Process,
             Some(other) => {
-                let rule = "must be \"test\" or \"process\"";
-                return Err(wrong("isolation", &Value::from(other), rule));
+                return Err(wrong("isolation", &Value::from(other), "\"test\" or \"process\""));
             }
         };
         let mut files = BTreeMap::new();
-        if let Some((_, value)) = self.first(&["files"]) {
+        if let Some(value) = fields::value(self.0, "files") {
             files = serde_path_to_error::deserialize(value)
                 .map_err(|error| Unusable(format!("files.{}: {}", error.path(), error.inner())))?;
         }
         Ok(Plan {
-            code: self.code()?.to_owned(),
+            code: code.to_owned(),
             entry_file: self.entry_file()?,
             entry_point: self.entry_point()?,
             imports,
             files,
             tests,
-            timeout,
+            timeout: fields::seconds(self.0, "timeout")?,
+            test_timeout,
             early_stop: self.flag("early_stop")?,
             isolation,
         })
     }
 
     fn entry_file(self) -> Result<BoxPath, Unusable> {
-        let name = self.text(&["entry_file"])?.unwrap_or("solution.py");
+        let name = fields::text(self.0, "entry_file")?.unwrap_or("solution.py");
         let name = if name.ends_with(".py") { name.to_owned() } else { format!("{name}.py") };
         BoxPath::new(&name).map_err(|error| Unusable(format!("entry_file: {error}")))
     }
 
     fn entry_point(self) -> Result<String, Unusable> {
-        let Some(name) = self.text(&["entry_point"])? else { return Ok(String::new()) };
+        let Some(name) = fields::text(self.0, "entry_point")? else { return Ok(String::new()) };
         let is_name = |part: &str| {
             let mut characters = part.chars();
             characters.next().is_some_and(|c| c == '_' || c.is_alphabetic())
@@ -203,20 +179,8 @@ impl<'a> Row<'a> {
         if name.split('.').all(is_name) {
             Ok(name.to_owned())
         } else {
-            Err(wrong("entry_point", &Value::from(name), "must be a Python name"))
+            Err(wrong("entry_point", &Value::from(name), "a Python name"))
         }
-    }
-}
-
-/// A field's value, as far as people need it, and the rule that it breaks.
-fn wrong(name: &str, value: &Value, rule: &str) -> Unusable {
-    Unusable(format!("{name} is {}: it {rule}", shown(&value.to_string())))
-}
-
-fn shown(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }
 
@@ -226,11 +190,17 @@ fn unmarked(text: &str) -> &str {
 }
 
 fn tests_of(name: &str, value: &Value) -> Result<Vec<Test>, Unusable> {
-    let Value::Array(tests) = value else { return Err(wrong(name, value, "must be a list of tests")) };
+    let Value::Array(tests) = value else { return Err(wrong(name, value, "a list of tests")) };
     if tests.is_empty() {
         return Err(Unusable(format!("{name} is empty: there is nothing to run")));
     }
-    tests.iter().enumerate().map(|(at, test)| test_of(&format!("{name}[{at}]"), test)).collect()
+    let test = |(at, test): (usize, &Value)| {
+        let at = format!("{name}[{at}]");
+        let read = test_of(&at, test)?;
+        read.refused().map_or(Ok(()), |reason| Err(Unusable(format!("{at} cannot be used: {reason}"))))?;
+        Ok(read)
+    };
+    tests.iter().enumerate().map(test).collect()
 }
 
 fn test_of(at: &str, value: &Value) -> Result<Test, Unusable> {
@@ -239,12 +209,10 @@ fn test_of(at: &str, value: &Value) -> Result<Test, Unusable> {
         Value::Array(parts) => match parts.as_slice() {
             [call, expected] => Test::call(at, (call, expected, None), None),
             [call, expected, float] => Test::call(at, (call, expected, Some(float)), None),
-            _ => Err(wrong(at, value, "must be [call, output] or [call, output, requires_float]")),
+            _ => Err(wrong(at, value, "[call, output] or [call, output, requires_float]")),
         },
         Value::Object(fields) => of_object(at, value, fields),
-        other => {
-            Err(wrong(at, other, "must be a string, a list [call, output, requires_float] or an object"))
-        }
+        other => Err(wrong(at, other, "a string, a list [call, output, requires_float] or an object")),
     }
 }
 
@@ -252,7 +220,7 @@ fn of_object(at: &str, value: &Value, fields: &Map<String, Value>) -> Result<Tes
     let name = match fields.get("name") {
         None | Some(Value::Null) => None,
         Some(Value::String(name)) => Some(name.clone()),
-        Some(other) => return Err(wrong(&format!("{at}.name"), other, "must be a string")),
+        Some(other) => return Err(wrong(&format!("{at}.name"), other, "a string")),
     };
     let output = fields.get("output").or_else(|| fields.get("expected"));
     match (fields.get("test"), fields.get("call"), output) {
@@ -260,7 +228,7 @@ fn of_object(at: &str, value: &Value, fields: &Map<String, Value>) -> Result<Tes
         (None, Some(call), Some(expected)) => {
             Test::call(at, (call, expected, fields.get("requires_float")), name)
         }
-        _ => Err(wrong(at, value, "must have `test`, or `call` and `output`, as strings")),
+        _ => Err(wrong(at, value, "an object with `test`, or with `call` and `output`, as strings")),
     }
 }
 
@@ -283,12 +251,26 @@ impl Test {
             None | Some(Value::Null | Value::Bool(false)) => Kind::Call,
             Some(Value::Bool(true)) => Kind::Float,
             Some(other) => {
-                return Err(wrong(&format!("{at}.requires_float"), other, "must be true or false"));
+                return Err(wrong(&format!("{at}.requires_float"), other, "true or false"));
             }
         };
-        let source = text("call", call, "must be a string that holds Python code")?;
-        let expected = text("output", expected, "must be a string that holds a Python expression")?;
+        let source = text("call", call, "a string that holds Python code")?;
+        let expected = text("output", expected, "a string that holds a Python expression")?;
         Ok(Self { name, kind, source, expected })
+    }
+}
+
+impl Test {
+    /// Why it is certainly no test. What the parser does not know, the interpreter in the box decides.
+    fn refused(&self) -> Option<String> {
+        if self.kind == Kind::Statements {
+            return match is_valid_python(&self.source) {
+                Validity::Invalid(invalid) => Some(format!("it is no Python: {invalid}")),
+                Validity::Valid | Validity::Unknown(_) => None,
+            };
+        }
+        let converted = convert_call_to_assert(&self.source, &self.expected, self.kind == Kind::Float);
+        converted.err().filter(|error| !error.is_unknown()).map(|error: TreeError| error.to_string())
     }
 }
 
@@ -326,6 +308,7 @@ impl Plan {
         if with_coverage {
             command.command.push("coverage".to_owned());
         }
+        command.timeout = self.timeout;
         command.stdin = Stdin::Text(self.told());
         let mut executable = Executable::new(files, vec![command]);
         executable.witness = true;
@@ -338,7 +321,7 @@ impl Plan {
 
     /// What the runner reads from standard input: texts, each with its length in bytes before it.
     fn told(&self) -> String {
-        let timeout = self.timeout.map_or(String::new(), |timeout| timeout.get().to_string());
+        let timeout = self.test_timeout.map_or(String::new(), |timeout| timeout.get().to_string());
         let isolation = if self.isolation == Isolation::Process { "process" } else { "test" };
         let early_stop = if self.early_stop { "early_stop" } else { "" };
         let head = [isolation, &timeout, early_stop, &self.entry_point, &self.imports];
@@ -363,20 +346,24 @@ mod tests {
     }
 
     #[rstest]
-    #[case("code", Value::Null, "code is missing")]
+    #[case("code", Value::Null, "the program is missing")]
     #[case("code", json!(3), "code is 3: it must be a string")]
     #[case("tests", Value::Null, "tests is missing")]
     #[case("tests", json!([]), "tests is empty: there is nothing to run")]
     #[case("tests", json!("assert f(1)"), "it must be a list of tests")]
     #[case("tests", json!([1]), "tests[0] is 1: it must be a string, a list")]
-    #[case("tests", json!([["f(1)"]]), "tests[0] is [\"f(1)\"]: it must be [call, output]")]
+    #[case("tests", json!([["f(1)"]]), "tests[0] is a list of 1: it must be [call, output]")]
     #[case("tests", json!([["f(1)", 1]]), "tests[0].output is 1: it must be a string that holds a Python expression")]
     #[case("tests", json!(["", [1, "1"]]), "tests[1].call is 1: it must be a string that holds Python code")]
     #[case("tests", json!([["f(1)", "1", 0]]), "tests[0].requires_float is 0: it must be true or false")]
-    #[case("tests", json!([{"call": "f(1)"}]), "it must have `test`, or `call` and `output`")]
-    #[case("tests", json!([{"test": "", "call": "f(1)", "output": "1"}]), "it must have `test`, or")]
+    #[case("tests", json!([{"call": "f(1)"}]), "it must be an object with `test`, or with")]
+    #[case("tests", json!([{"test": "", "call": "f(1)", "output": "1"}]), "it must be an object with `test`, or")]
     #[case("tests", json!([{"test": "", "name": 1}]), "tests[0].name is 1")]
-    #[case("tests", json!([{"test": "", "name": "a"}, {"test": "", "name": "a"}]), "the name a is given twice")]
+    #[case("tests", json!([{"test": "", "name": "a"}, {"test": "", "name": "a"}]), "the name \"a\" is given twice")]
+    #[case("tests", json!(["pass", "assert f("]), "tests[1] cannot be used: it is no Python: ")]
+    #[case("tests", json!([["f(1", "1"]]), "tests[0] cannot be used: the call is no Python: ")]
+    #[case("tests", json!([["x = f(1)", "1"]]), "tests[0] cannot be used: the call has to end with an expression")]
+    #[case("tests", json!([["f(1)", "1; 2"]]), "tests[0] cannot be used: the expected value")]
     #[case("imports", json!(1), "imports is 1: it must be a string, or a list of strings")]
     #[case("imports", json!(["", 1]), "imports[1] is 1: it must be a string")]
     #[case("test_timeout", json!("1"), "test_timeout is \"1\": it must be a number of seconds")]
@@ -384,7 +371,7 @@ mod tests {
     #[case("isolation", json!("vm"), "isolation is \"vm\": it must be \"test\" or \"process\"")]
     #[case("entry_file", json!("../x"), "entry_file: the file name \"../x.py\" contains `..`")]
     #[case("entry_point", json!("f(1)"), "entry_point is \"f(1)\": it must be a Python name")]
-    #[case("entry_point", json!(""), "must be a Python name")]
+    #[case("entry_point", json!(""), "a Python name")]
     #[case("early_stop", json!("yes"), "early_stop is \"yes\": it must be true or false")]
     #[case("files", json!({"/x": ""}), "is absolute")]
     #[case("files", json!({"solution.py": ""}), "\"solution.py\" is the entry file")]

@@ -104,6 +104,17 @@ def seconds(value):
     return b"%.6f" % value
 
 
+def hide():
+    """Nothing else in the box may look into this process from now on. False: that cannot be done."""
+    try:
+        import _ctypes  # alone, it costs a tenth of ctypes
+
+        prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+        return _ctypes.call_cdeclfunction(prctl, (PR_SET_DUMPABLE, 0, 0, 0, 0)) == 0
+    except (ImportError, AttributeError, OSError):
+        return False
+
+
 def plan():
     """What is to be done, from standard input: texts, each with its length in bytes before it."""
     data, at, texts = take(0, 1 << 62), 0, []
@@ -132,6 +143,22 @@ def compiled(kind, source, expected, at):
     return [statements, compile(call, name, "eval", 0, True, 0), wanted]
 
 
+def taken_apart(source, at):
+    """The call and the expected value of a lone `assert call == expected`; None: it is something else."""
+    name = "<tests[%d]>" % at
+    body = compile(source, name, "exec", ONLY_AST, True, 0).body
+    test = getattr(body[0], "test", None) if len(body) == 1 else None
+    kinds = [type(node).__name__ for node in getattr(test, "ops", [])]
+    if kinds != ["Eq"] or type(body[0]).__name__ != "Assert" or type(test.left).__name__ != "Call":
+        return None
+    parts = []
+    for part in (test.left, test.comparators[0]):
+        tree = compile("0", name, "eval", ONLY_AST, True, 0)
+        tree.body = part
+        parts.append(compile(tree, name, "eval", 0, True, 0))
+    return [None, *parts]
+
+
 class Judge:
     def __init__(self, loader, isolation, timeout):
         self.loader = loader
@@ -148,17 +175,32 @@ class Judge:
             try:
                 codes, wanted = compiled(kind, source, expected, at), None
                 if self.is_outside and codes[1] is not None:
-                    wanted = eval(codes.pop(), self.names)
-                    self.encode(wanted, [])
+                    wanted = self.value(codes.pop())
+                elif self.is_outside:
+                    codes, wanted = self.outside(codes, source, at)
                 body = marshal.dumps((kind == "float", self.is_outside, codes))
                 ready.append((body, kind == "float", wanted))
             except NotPlain as error:
                 text = b"the expected value: " + described(error)[1]
                 is_good = report(b"test", b"%d" % at, b"invalid", b"0", b"0", b"0", b"", text)
-            except Exception as error:
+            except BaseException as error:
                 detail = described(error)
                 is_good = report(b"test", b"%d" % at, b"invalid", b"0", b"0", b"0", *detail)
         return ready if is_good else None
+
+    def value(self, code):
+        """What is expected; it has to be plain."""
+        value = eval(code, self.names)
+        self.encode(value, [])
+        return value
+
+    def outside(self, codes, source, at):
+        """A statement as a call, where its value can be compared here."""
+        parts = taken_apart(source, at)
+        try:
+            return (parts, self.value(parts.pop())) if parts else (codes, None)
+        except BaseException:
+            return codes, None
 
     def run(self, test):
         """One test: outcome, seconds, CPU seconds, bytes, exception, text."""
@@ -249,11 +291,14 @@ def shown(value):
 def main():
     path, with_coverage = HERE + "/" + sys.argv[1], sys.argv[2:] == ["coverage"]
     loader = Loader(path, with_coverage)
-    begun = time.monotonic()
+    begun, is_hidden = time.monotonic(), hide()
     write_all(REPORT, posix.read(REPORT, 256))
     isolation, timeout, early_stop, entry_point, imports, *rest = plan()
     loader.send(message(entry_point.encode()) + message(imports.encode()))
     judge = Judge(loader, isolation, timeout)
+    if judge.is_outside and not is_hidden:
+        report(b"load", b"seen", b"0", b"", b"")
+        return
     if judge.is_outside:
         exec_quietly(imports, judge.names)
     tests = judge.prepare(list(zip(rest[::3], rest[1::3], rest[2::3])))
@@ -286,7 +331,7 @@ def exec_quietly(imports, names):
     """Where this fails, the loader has said so."""
     try:
         exec(compile(imports, "<imports>", "exec", 0, True, 0), names)
-    except Exception:
+    except BaseException:
         pass
 
 

@@ -8,6 +8,7 @@ def loader(path, inbox, outbox, with_coverage):
     waitid, pid_type, only_look = posix.waitid, posix.P_PID, posix.WEXITED | posix.WNOWAIT
     execute, evaluate, parse, load, magnitude = exec, eval, compile, marshal.loads, abs
     settrace, setprofile, says = sys.settrace, sys.setprofile, sys.__excepthook__
+    set_events = sys.monitoring.set_events if hasattr(sys, "monitoring") else None
     collect_freeze, everything, modules = gc.freeze, builtins, sys.modules
     own = dict(builtins.__dict__)
     streams = [(type(stream).flush, stream) for stream in (sys.stdout, sys.stderr) if stream]
@@ -28,6 +29,15 @@ def loader(path, inbox, outbox, with_coverage):
         send(outbox, b"E\t" + phase + b"\t" + name + b"\t" + text + b"\n")
         leave(0)
 
+    def untraced():
+        settrace(None)
+        setprofile(None)
+        for tool in range(6) if set_events else ():
+            try:
+                set_events(tool, 0)
+            except ValueError:
+                pass  # nobody uses it
+
     def test(inbox):
         own_pid = getpid()
         setpgid(0, 0)
@@ -39,8 +49,7 @@ def loader(path, inbox, outbox, with_coverage):
         everything.__dict__.update(own)
         names["__builtins__"] = everything
         if cover is None:
-            settrace(None)
-            setprofile(None)
+            untraced()
         outcome, detail = b"passed", (b"", b"")
         try:
             if codes[0] is not None:
@@ -67,8 +76,7 @@ def loader(path, inbox, outbox, with_coverage):
             outcome, detail = b"exception", describe(error)
         if getpid() != own_pid:
             leave(0)
-        settrace(None)
-        setprofile(None)
+        untraced()
         if cover is not None:
             cover()
         flush()

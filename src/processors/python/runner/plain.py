@@ -27,6 +27,7 @@ MOST_DEPTH = 200
 # How long a killed test may take to be gone.
 KILL_BOUND = 5.0
 ONLY_AST = 0x400
+PR_SET_DUMPABLE = 4
 NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 
 
