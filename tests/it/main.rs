@@ -4,7 +4,9 @@
 mod bad_input;
 mod cgroup;
 mod clients;
+mod dice;
 mod doctor;
+mod endurance;
 mod examples;
 mod faults;
 mod hostile;

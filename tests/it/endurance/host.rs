@@ -1,0 +1,220 @@
+//! The host of one service: what the service holds of it while it rests, and what is left in the end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::cgroup::Place;
+use crate::faults::children;
+use crate::support::{evalmill, eventually, processes_with};
+
+pub(super) struct Host {
+    /// In the command lines of programs, and in the environment of the launcher and all its workers.
+    pub(super) mark: String,
+    scratch: tempfile::TempDir,
+    /// Where there are such groups, everything is counted in its own.
+    place: Option<Place>,
+}
+
+/// What one service holds, itself and the launcher and the workers.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Holds {
+    /// Open descriptors: of the supervisor, the launcher, and the worker that has most.
+    pub(super) descriptors: [usize; 3],
+    /// Mounts that a worker sees.
+    pub(super) worker_mounts: usize,
+    /// Mounts of the host that have to do with the service.
+    pub(super) mounts: usize,
+    /// Directories of cgroups, all controllers together.
+    pub(super) groups: usize,
+    /// Files and directories of the scratch directory.
+    pub(super) files: usize,
+    /// Resident memory of supervisor, launcher and workers, what they share counted once.
+    pub(super) memory_kib: u64,
+    /// What the kernel itself holds for the service and its programs; 0 without groups.
+    pub(super) kernel_kib: u64,
+}
+
+/// What the whole machine holds: other work is in it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Machine {
+    pub(super) available_mib: u64,
+    /// Kernel objects that cannot be given back on demand.
+    pub(super) slab_mib: u64,
+    /// Memory cgroups, those included that are removed and still charged with something.
+    pub(super) memory_groups: u64,
+    pub(super) mounts: usize,
+}
+
+impl Host {
+    pub(super) fn new(what: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mark = format!("endurance-{what}-{}-{number}", std::process::id());
+        Self { mark, scratch: tempfile::tempdir().unwrap(), place: Place::new() }
+    }
+
+    /// The strongest tier that these tests ask for here.
+    pub(super) fn strongest(&self) -> &'static str {
+        if self.place.is_some() { "full" } else { "namespaces" }
+    }
+
+    /// `evalmill run ARGS` in this tier, with pipes at its input and output.
+    pub(super) fn start(&self, tier: &str, args: &[&str], settings: &[(&str, &str)]) -> Child {
+        let mut program = evalmill(self.scratch.path());
+        program.arg("run").args(args).envs(settings.iter().copied());
+        program.env("EVALMILL__SANDBOX__TIER", tier).env("EVALMILL__SANDBOX__REQUIRE", tier);
+        // A variable that the launcher inherits; this value means what "1" does.
+        program.env("RUST_BACKTRACE", &self.mark);
+        let mut command = self.place.as_ref().map_or_else(|| clone(&program), |place| place.within(&program));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(self.log()).spawn().unwrap()
+    }
+
+    fn log(&self) -> fs::File {
+        fs::File::options().create(true).append(true).open(self.log_path()).unwrap()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", self.mark))
+    }
+
+    /// What it wrote to standard error.
+    pub(super) fn said(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// What a service at rest holds: it has this many workers, and none is on its way in or out.
+    pub(super) fn holds(&self, service: u32, workers: usize) -> Holds {
+        let mut ours = Vec::new();
+        eventually("launcher and workers rest", || {
+            let launchers = children(service);
+            let [launcher] = launchers[..] else { return false };
+            let below = children(launcher as u32);
+            ours = [service as i32, launcher].into_iter().chain(below.iter().copied()).collect();
+            // One directory for each worker and one of the launcher, in each controller.
+            below.len() == workers && self.place.as_ref().is_none_or(|_| self.groups().len() == 3 * (1 + workers))
+        });
+        let descriptors = |pid: i32| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        let mounts = |pid: i32| fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+        Holds {
+            descriptors: [
+                descriptors(ours[0]),
+                descriptors(ours[1]),
+                ours[2..].iter().map(|pid| descriptors(*pid)).max().unwrap(),
+            ],
+            worker_mounts: ours[2..].iter().map(|pid| mounts(*pid).lines().count()).max().unwrap(),
+            mounts: self.mounts().len(),
+            groups: self.groups().len(),
+            files: files(self.scratch.path()).len(),
+            memory_kib: ours.iter().map(|pid| proportional_kib(*pid)).sum(),
+            kernel_kib: self.place.as_ref().map_or(0, kernel_kib),
+        }
+    }
+
+    fn groups(&self) -> Vec<PathBuf> {
+        self.place.iter().flat_map(|place| place.dirs()).flat_map(|dir| directories(dir)).collect()
+    }
+
+    fn mounts(&self) -> Vec<String> {
+        let scratch = self.scratch.path().to_str().unwrap();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        mounts.lines().filter(|line| line.contains(scratch)).map(str::to_owned).collect()
+    }
+
+    fn processes(&self) -> Vec<String> {
+        let mut pids: Vec<_> = processes_with(&self.mark).iter().map(ToString::to_string).collect();
+        for dir in self.place.iter().flat_map(|place| place.dirs()) {
+            for dir in std::iter::once(dir.clone()).chain(directories(dir)) {
+                let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+                pids.extend(text.lines().map(str::to_owned));
+            }
+        }
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            if String::from_utf8_lossy(&environment).contains(&format!("RUST_BACKTRACE={}\0", self.mark)) {
+                pids.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        pids.iter().map(|pid| format!("process {pid}")).collect()
+    }
+
+    /// Processes, cgroups, mounts and files of a service that has ended.
+    fn left(&self) -> Vec<String> {
+        let paths = self.groups().into_iter().chain(files(self.scratch.path()));
+        let paths = paths.map(|path| path.display().to_string());
+        self.processes().into_iter().chain(self.mounts()).chain(paths).collect()
+    }
+
+    /// The service has ended: the host must soon be as it was.
+    pub(super) fn is_clean(self) {
+        let mut left = Vec::new();
+        eventually("nothing is left", || {
+            let before = std::mem::replace(&mut left, self.left());
+            if left != before && !left.is_empty() {
+                eprintln!("still there: {left:#?}");
+            }
+            left.is_empty()
+        });
+        fs::remove_file(self.log_path()).unwrap();
+    }
+}
+
+impl Machine {
+    pub(super) fn now() -> Self {
+        let memory = fs::read_to_string("/proc/meminfo").unwrap();
+        let mib = |name: &str| {
+            let line = memory.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+        };
+        let groups = fs::read_to_string("/proc/cgroups").unwrap_or_default();
+        let of_memory = groups.lines().find(|line| line.starts_with("memory\t"));
+        Self {
+            available_mib: mib("MemAvailable:"),
+            slab_mib: mib("SUnreclaim:"),
+            memory_groups: of_memory.map_or(0, |line| line.split('\t').nth(2).unwrap().parse().unwrap()),
+            mounts: fs::read_to_string("/proc/mounts").unwrap().lines().count(),
+        }
+    }
+}
+
+fn clone(program: &std::process::Command) -> std::process::Command {
+    let mut command = std::process::Command::new(program.get_program());
+    command.args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+/// Everything below a directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    // What is removed meanwhile is not there.
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(files(&entry.path()));
+        }
+        found.push(entry.path());
+    }
+    found
+}
+
+/// All directories below a directory of cgroups, whose files are the kernel's.
+fn directories(dir: &Path) -> Vec<PathBuf> {
+    files(dir).into_iter().filter(|path| path.is_dir()).collect()
+}
+
+fn proportional_kib(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+fn kernel_kib(place: &Place) -> u64 {
+    let text = fs::read_to_string(place.dirs()[0].join("memory.kmem.usage_in_bytes")).unwrap_or_default();
+    text.trim().parse::<u64>().unwrap_or(0) / 1024
+}
