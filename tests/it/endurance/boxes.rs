@@ -67,7 +67,11 @@ fn run(plan: &Plan) -> (Machine, Machine) {
             for _ in 0..plan.batch {
                 let line = results.next().unwrap_or_else(|| panic!("it ended: {}", host.said())).unwrap();
                 let result: Value = serde_json::from_str(&line).unwrap();
-                assert_eq!((&result["verdict"], &result["worker"]["tier"]), (&json!("passed"), &json!(tier)), "{line}");
+                assert_eq!(
+                    (&result["verdict"], &result["worker"]["tier"]),
+                    (&json!("passed"), &json!(tier)),
+                    "{line}"
+                );
             }
         });
         let (holds, machine) = (host.holds(pid, WORKERS), Machine::now());
@@ -102,7 +106,15 @@ const HEAD: &str = "\
 ";
 
 fn row_of(table: &mut String, done: usize, seconds: f64, holds: &Holds, machine: Machine) {
-    let Holds { descriptors: [supervisor, launcher, worker], worker_mounts, mounts, groups, files, memory_kib, kernel_kib } = holds;
+    let Holds {
+        descriptors: [supervisor, launcher, worker],
+        worker_mounts,
+        mounts,
+        groups,
+        files,
+        memory_kib,
+        kernel_kib,
+    } = holds;
     let Machine { available_mib, slab_mib, memory_groups, mounts: all_mounts } = machine;
     writeln!(
         table,

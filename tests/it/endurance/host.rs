@@ -20,9 +20,9 @@ pub(super) struct Host {
 /// What one service holds, itself and the launcher and the workers.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Holds {
-    /// Open descriptors: of the supervisor, the launcher, and the worker that has most.
+    /// Open descriptors: of the supervisor, the launcher, and each worker.
     pub(super) descriptors: [usize; 3],
-    /// Mounts that a worker sees.
+    /// Mounts that each worker sees.
     pub(super) worker_mounts: usize,
     /// Mounts of the host that have to do with the service.
     pub(super) mounts: usize,
@@ -86,30 +86,44 @@ impl Host {
 
     /// What a service at rest holds: it has this many workers, and none is on its way in or out.
     pub(super) fn holds(&self, service: u32, workers: usize) -> Holds {
-        let mut ours = Vec::new();
+        let mut holds = None;
         eventually("launcher and workers rest", || {
-            let launchers = children(service);
-            let [launcher] = launchers[..] else { return false };
-            let below = children(launcher as u32);
-            ours = [service as i32, launcher].into_iter().chain(below.iter().copied()).collect();
-            // One directory for each worker and one of the launcher, in each controller.
-            below.len() == workers && self.place.as_ref().is_none_or(|_| self.groups().len() == 3 * (1 + workers))
+            holds = self.at_rest(service, workers);
+            holds.is_some()
         });
-        let descriptors = |pid: i32| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-        let mounts = |pid: i32| fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-        Holds {
-            descriptors: [
-                descriptors(ours[0]),
-                descriptors(ours[1]),
-                ours[2..].iter().map(|pid| descriptors(*pid)).max().unwrap(),
-            ],
-            worker_mounts: ours[2..].iter().map(|pid| mounts(*pid).lines().count()).max().unwrap(),
+        holds.unwrap()
+    }
+
+    /// `None`: it is not at rest, or was not for as long as it took to look.
+    fn at_rest(&self, service: u32, workers: usize) -> Option<Holds> {
+        let tree = || {
+            let launcher = <[i32; 1]>::try_from(children(service)).ok()?[0];
+            let below = children(launcher as u32);
+            (below.len() == workers).then_some((launcher, below))
+        };
+        let (launcher, below) = tree()?;
+        let ours = [service as i32, launcher].into_iter().chain(below.iter().copied());
+        let descriptors = |pid: i32| Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count());
+        let mounts =
+            |pid: i32| Some(fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?.lines().count());
+        let mut each = below.iter().map(|pid| Some((descriptors(*pid)?, mounts(*pid)?)));
+        let worker = each.next()??;
+        // One that is not ready yet has others.
+        if !each.all(|one| one == Some(worker)) {
+            return None;
+        }
+        let holds = Holds {
+            descriptors: [descriptors(service as i32)?, descriptors(launcher)?, worker.0],
+            worker_mounts: worker.1,
             mounts: self.mounts().len(),
             groups: self.groups().len(),
             files: files(self.scratch.path()).len(),
-            memory_kib: ours.iter().map(|pid| proportional_kib(*pid)).sum(),
+            memory_kib: ours.map(proportional_kib).sum::<Option<u64>>()?,
             kernel_kib: self.place.as_ref().map_or(0, kernel_kib),
-        }
+        };
+        // One directory for each worker and one of the launcher, in each controller.
+        let settled = self.place.is_none() || holds.groups == 3 * (1 + workers);
+        (settled && tree()? == (launcher, below)).then_some(holds)
     }
 
     fn groups(&self) -> Vec<PathBuf> {
@@ -208,10 +222,11 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
     files(dir).into_iter().filter(|path| path.is_dir()).collect()
 }
 
-fn proportional_kib(pid: i32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+/// `None`: it has ended.
+fn proportional_kib(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
 }
 
 fn kernel_kib(place: &Place) -> u64 {

@@ -28,9 +28,7 @@ const BACKLOG: usize = 64;
 const IN_A_ROW: u32 = 3;
 
 #[rstest]
-fn killed_workers_and_launchers_lose_nothing(
-    #[values("full", "namespaces", "process", "none")] tier: &str,
-) {
+fn killed_workers_and_launchers_lose_nothing(#[values("full", "namespaces", "process", "none")] tier: &str) {
     strike(tier, dice::seed("EVALMILL_KILLS_SEED"), 15);
 }
 
@@ -155,7 +153,11 @@ fn audit(asked: usize, results: &[Value], tier: &str) -> Result<u64, String> {
         }
     }
     if seen.len() != asked || results.len() != asked {
-        return Err(format!("{asked} predictions, {} results, {} of them distinct", results.len(), seen.len()));
+        return Err(format!(
+            "{asked} predictions, {} results, {} of them distinct",
+            results.len(),
+            seen.len()
+        ));
     }
     Ok(lost)
 }

@@ -42,8 +42,9 @@ struct Program {
 
 fn run(plan: &Plan) {
     let programs = programs(plan.problems);
-    let (common, seldom): (Vec<_>, Vec<_>) =
-        programs.iter().partition(|program| ["right", "wrong", "raises"].iter().any(|kind| program.name.ends_with(kind)));
+    let (common, seldom): (Vec<_>, Vec<_>) = programs
+        .iter()
+        .partition(|program| ["right", "wrong", "raises"].iter().any(|kind| program.name.ends_with(kind)));
     // Alone: all of the usual ones, and of the others as many as there are kinds.
     let alone: Vec<_> = common.iter().chain(&seldom[..4]).copied().collect();
     let (quiet, _) = verdicts("quiet", 1, &alone);
@@ -61,8 +62,10 @@ fn run(plan: &Plan) {
     let mut counts = BTreeMap::<_, usize>::new();
     loaded.iter().for_each(|verdict| *counts.entry(verdict).or_default() += 1);
     eprintln!("{} programs with {workers} workers: {counts:?}, {contended} given more time", many.len());
-    let flips: Vec<_> = many.iter().zip(&loaded).filter(|(program, verdict)| program.verdict != *verdict).collect();
-    let flips: Vec<_> = flips.iter().map(|(program, verdict)| format!("{}: {verdict}", program.name)).collect();
+    let flips: Vec<_> =
+        many.iter().zip(&loaded).filter(|(program, verdict)| program.verdict != *verdict).collect();
+    let flips: Vec<_> =
+        flips.iter().map(|(program, verdict)| format!("{}: {verdict}", program.name)).collect();
     assert!(flips.is_empty(), "{} flipped: {flips:#?}", flips.len());
 }
 
@@ -110,7 +113,10 @@ fn verdicts(what: &str, workers: usize, programs: &[&Program]) -> (Vec<String>, 
         });
         for (number, line) in results.lines().enumerate() {
             let result: Value = serde_json::from_str(&line.unwrap()).unwrap();
-            assert_eq!((&result["id"], &result["worker"]["tier"]), (&json!(number.to_string()), &json!(tier)));
+            assert_eq!(
+                (&result["id"], &result["worker"]["tier"]),
+                (&json!(number.to_string()), &json!(tier))
+            );
             contended += usize::from(result["worker"]["contended"] == true);
             let verdict = result["verdict"].as_str().unwrap().to_owned();
             if verdict != programs[number].verdict {
@@ -122,7 +128,11 @@ fn verdicts(what: &str, workers: usize, programs: &[&Program]) -> (Vec<String>, 
     assert_eq!(child.wait().unwrap().code(), Some(0), "{}", host.said());
     assert_eq!(verdicts.len(), programs.len(), "{}", host.said());
     let took = begun.elapsed().as_secs_f64();
-    eprintln!("{what}: {} programs in tier {tier}: {took:.1} s, {:.0}/s", programs.len(), programs.len() as f64 / took);
+    eprintln!(
+        "{what}: {} programs in tier {tier}: {took:.1} s, {:.0}/s",
+        programs.len(),
+        programs.len() as f64 / took
+    );
     host.is_clean();
     (verdicts, contended)
 }
