@@ -5,6 +5,9 @@
 //! - a box in a worker of the pool, the program in it under limits, the box wiped. Of that, `run` is the command
 //!   alone, from the request to its answer, and `elapsed` what is told of it.
 //!
+//! Boxes are made in memory in every tier: in `none` and `process` they would be on the disk, which costs
+//! milliseconds where others write to it.
+//!
 //! All are done in turn, a few of each at a time, so that they meet the same machine. Besides wall time, the
 //! processor time of all processes of ours together is printed, without that of `fork_exec_wait`: the program's own
 //! time is in both, so it drops out.
@@ -122,7 +125,7 @@ impl<'a> Bench<'a> {
         program: &Path,
         max_tasks: Option<u64>,
     ) -> Option<Self> {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
         let tracker = TaskTracker::new();
         let sandbox = (choice != TierChoice::None).then(|| Policy {
             choice,

@@ -67,7 +67,10 @@ impl Host {
         program.env("EVALMILL__SANDBOX__TIER", tier).env("EVALMILL__SANDBOX__REQUIRE", tier);
         // A variable that the launcher inherits; this value means what "1" does.
         program.env("RUST_BACKTRACE", &self.mark);
-        let mut command = self.place.as_ref().map_or_else(|| clone(&program), |place| place.within(&program));
+        let mut command = match &self.place {
+            Some(place) => place.within(&program),
+            None => program,
+        };
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(self.log()).spawn().unwrap()
     }
 
@@ -127,7 +130,7 @@ impl Host {
     }
 
     fn groups(&self) -> Vec<PathBuf> {
-        self.place.iter().flat_map(|place| place.dirs()).flat_map(|dir| directories(dir)).collect()
+        self.place.iter().flat_map(Place::dirs).flat_map(|dir| directories(dir)).collect()
     }
 
     fn mounts(&self) -> Vec<String> {
@@ -138,7 +141,7 @@ impl Host {
 
     fn processes(&self) -> Vec<String> {
         let mut pids: Vec<_> = processes_with(&self.mark).iter().map(ToString::to_string).collect();
-        for dir in self.place.iter().flat_map(|place| place.dirs()) {
+        for dir in self.place.iter().flat_map(Place::dirs) {
             for dir in std::iter::once(dir.clone()).chain(directories(dir)) {
                 let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
                 pids.extend(text.lines().map(str::to_owned));
@@ -161,7 +164,7 @@ impl Host {
     }
 
     /// The service has ended: the host must soon be as it was.
-    pub(super) fn is_clean(self) {
+    pub(super) fn ends_clean(self) {
         let mut left = Vec::new();
         eventually("nothing is left", || {
             let before = std::mem::replace(&mut left, self.left());
@@ -190,18 +193,6 @@ impl Machine {
             mounts: fs::read_to_string("/proc/mounts").unwrap().lines().count(),
         }
     }
-}
-
-fn clone(program: &std::process::Command) -> std::process::Command {
-    let mut command = std::process::Command::new(program.get_program());
-    command.args(program.get_args());
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    command
 }
 
 /// Everything below a directory.

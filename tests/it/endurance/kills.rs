@@ -93,7 +93,7 @@ fn strike(tier: &str, seed: u64, kills: u64) {
     assert!(lost * 2 <= all, "{}", told(format!("{lost} lost")));
     let took = begun.elapsed().as_secs_f64();
     eprintln!("{killed:?} in tier {tier}: {asked} predictions, {lost} of them lost twice, {took:.1} s");
-    host.is_clean();
+    host.ends_clean();
 }
 
 /// Of each four programs one ends well, one badly, one by a signal, and one leaves a file that is read back.

@@ -35,26 +35,29 @@ fn no_verdict_flips_under_load() {
 
 /// A program, and what must come of it.
 struct Program {
-    name: String,
+    task: String,
+    kind: &'static str,
     payload: Value,
     verdict: &'static str,
 }
 
 fn run(plan: &Plan) {
     let programs = programs(plan.problems);
-    let (common, seldom): (Vec<_>, Vec<_>) = programs
-        .iter()
-        .partition(|program| ["right", "wrong", "raises"].iter().any(|kind| program.name.ends_with(kind)));
-    // Alone: all of the usual ones, and of the others as many as there are kinds.
-    let alone: Vec<_> = common.iter().chain(&seldom[..4]).copied().collect();
+    let of = |kinds: &[&str]| -> Vec<&Program> {
+        programs.iter().filter(|program| kinds.contains(&program.kind)).collect()
+    };
+    let (right, wrong, seldom) = (of(&["right"]), of(&["wrong", "raises"]), of(&["naps", "hangs"]));
+    // Alone: of those that take long, a few.
+    let alone = [&right, &wrong, &seldom[..4]].concat();
     let (quiet, _) = verdicts("quiet", 1, &alone);
     for (program, verdict) in alone.iter().zip(&quiet) {
-        assert_eq!(verdict, program.verdict, "alone: {}", program.name);
+        assert_eq!(verdict, program.verdict, "alone: {} {}", program.task, program.kind);
     }
     let many: Vec<_> = (0..plan.programs)
-        .map(|at| match at % plan.seldom {
-            0 => seldom[at / plan.seldom % seldom.len()],
-            _ => common[at % common.len()],
+        .map(|at| match (at % plan.seldom, at % 3) {
+            (0, _) => seldom[at / plan.seldom % seldom.len()],
+            (_, 0) => wrong[at / 3 % wrong.len()],
+            _ => right[at % right.len()],
         })
         .collect();
     let workers = OVERSUBSCRIPTION * std::thread::available_parallelism().unwrap().get();
@@ -62,10 +65,12 @@ fn run(plan: &Plan) {
     let mut counts = BTreeMap::<_, usize>::new();
     loaded.iter().for_each(|verdict| *counts.entry(verdict).or_default() += 1);
     eprintln!("{} programs with {workers} workers: {counts:?}, {contended} given more time", many.len());
-    let flips: Vec<_> =
-        many.iter().zip(&loaded).filter(|(program, verdict)| program.verdict != *verdict).collect();
-    let flips: Vec<_> =
-        flips.iter().map(|(program, verdict)| format!("{}: {verdict}", program.name)).collect();
+    let flips: Vec<_> = many
+        .iter()
+        .zip(&loaded)
+        .filter(|(program, verdict)| program.verdict != *verdict)
+        .map(|(program, verdict)| format!("{} {}: {verdict}", program.task, program.kind))
+        .collect();
     assert!(flips.is_empty(), "{} flipped: {flips:#?}", flips.len());
 }
 
@@ -87,7 +92,7 @@ fn programs(problems: usize) -> Vec<Program> {
         for (kind, completion, verdict) in kinds {
             let mut payload = problem.clone();
             payload["completion"] = json!(completion);
-            all.push(Program { name: format!("{} {kind}", problem["task_id"]), payload, verdict });
+            all.push(Program { task: problem["task_id"].to_string(), kind, payload, verdict });
         }
     }
     all
@@ -120,7 +125,7 @@ fn verdicts(what: &str, workers: usize, programs: &[&Program]) -> (Vec<String>, 
             contended += usize::from(result["worker"]["contended"] == true);
             let verdict = result["verdict"].as_str().unwrap().to_owned();
             if verdict != programs[number].verdict {
-                eprintln!("{what}: {}: {}", programs[number].name, told(&result));
+                eprintln!("{what}: {} {}: {}", programs[number].task, programs[number].kind, told(&result));
             }
             verdicts.push(verdict);
         }
@@ -133,7 +138,7 @@ fn verdicts(what: &str, workers: usize, programs: &[&Program]) -> (Vec<String>, 
         programs.len(),
         programs.len() as f64 / took
     );
-    host.is_clean();
+    host.ends_clean();
     (verdicts, contended)
 }
 
