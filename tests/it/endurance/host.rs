@@ -224,3 +224,28 @@ fn kernel_kib(place: &Place) -> u64 {
     let text = fs::read_to_string(place.dirs()[0].join("memory.kmem.usage_in_bytes")).unwrap_or_default();
     text.trim().parse::<u64>().unwrap_or(0) / 1024
 }
+
+/// What is left is found.
+#[test]
+fn a_host_that_is_not_clean() {
+    let host = Host::new("unclean");
+    assert_eq!(host.left(), Vec::<String>::new());
+    let mut sleep = std::process::Command::new("sleep");
+    let mut process = sleep.arg("60").env("RUST_BACKTRACE", &host.mark).spawn().unwrap();
+    let file = host.scratch.path().join("dir/file");
+    fs::create_dir(file.parent().unwrap()).unwrap();
+    fs::write(&file, "left").unwrap();
+    let group = host.place.as_ref().map(|place| place.dirs()[1].join("left"));
+    group.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let expected: Vec<_> = [Some(&file), group.as_ref()].into_iter().flatten().collect();
+    let named = format!("process {}", process.id());
+    eventually("all of it is found", || {
+        let left = host.left();
+        left.contains(&named) && expected.iter().all(|path| left.contains(&path.display().to_string()))
+    });
+    process.kill().unwrap();
+    process.wait().unwrap();
+    group.iter().for_each(|dir| fs::remove_dir(dir).unwrap());
+    fs::remove_dir_all(file.parent().unwrap()).unwrap();
+    assert_eq!(host.left(), Vec::<String>::new());
+}

@@ -124,7 +124,8 @@ fn audit(asked: usize, results: &[Value], tier: &str) -> Result<u64, String> {
     let mut lost = 0;
     for result in results {
         let id = result["id"].as_str().unwrap_or_default().to_owned();
-        let number: usize = id.parse().map_err(|_| format!("nobody asked for this: {result}"))?;
+        let number = id.parse().ok().filter(|number: &usize| *number < asked);
+        let number = number.ok_or_else(|| format!("nobody asked for this: {result}"))?;
         *seen.entry(id.clone()).or_default() += 1;
         let command = &result["executions"][0]["command_results"][0];
         if command["termination"] == "worker_lost" {
@@ -216,4 +217,31 @@ fn child_of(pid: i32, parent: Option<i32>) -> Option<OwnedFd> {
 fn has_ended(pidfd: &OwnedFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)), Ok(1))
+}
+
+/// The audit can fail.
+#[rstest]
+#[case::right(&[(0, "passed", 0, "0\n"), (1, "failed", 3, "1\n")], "")]
+#[case::lost(&[(0, "passed", 0, "0\n")], "2 predictions, 1 results")]
+#[case::twice(&[(0, "passed", 0, "0\n"), (0, "passed", 0, "0\n")], "1 of them distinct")]
+#[case::more(&[(0, "passed", 0, "0\n"), (1, "failed", 3, "1\n"), (1, "failed", 3, "1\n")], "3 results")]
+#[case::wrong(&[(0, "passed", 0, "0\n"), (1, "passed", 0, "1\n")], "expected")]
+#[case::infra_error(&[(0, "infra_error", 0, ""), (1, "failed", 3, "1\n")], "expected")]
+#[case::of_another(&[(0, "passed", 0, "1\n"), (1, "failed", 3, "1\n")], "expected")]
+#[case::asked_by_nobody(&[(0, "passed", 0, "0\n"), (5, "failed", 3, "5\n")], "nobody asked")]
+fn an_audit(#[case] results: &[(usize, &str, i32, &str)], #[case] finds: &str) {
+    let results: Vec<_> = results
+        .iter()
+        .map(|(number, verdict, code, said)| {
+            let command = json!({"return_code": code, "stdout": said, "termination": "exited"});
+            json!({
+                "id": number.to_string(), "verdict": verdict, "worker": {"tier": "full"},
+                "executions": [{"command_results": [command], "tracked_files": {"out": null}}],
+            })
+        })
+        .collect();
+    match audit(2, &results, "full") {
+        Ok(lost) => assert_eq!((lost, finds), (0, "")),
+        Err(why) => assert!(!finds.is_empty() && why.contains(finds), "{why}"),
+    }
 }
