@@ -80,8 +80,9 @@ pub(crate) struct Actor {
     /// No [`Event::Tick`] before: a worker could not be made a moment ago.
     no_tick_before: Option<Instant>,
     outbox: VecDeque<ToLauncher>,
-    /// Spawns that the launcher has not answered, and when it is late.
+    /// Spawns that the launcher has not answered, and when it was asked.
     unanswered: BTreeMap<WorkerId, Instant>,
+    build_time: Duration,
     processes: BTreeMap<WorkerId, Process>,
     idle: HashMap<WorkerId, UnixStream>,
     next_job: Job,
@@ -121,6 +122,7 @@ impl Actor {
             no_tick_before: None,
             outbox: VecDeque::new(),
             unanswered: BTreeMap::new(),
+            build_time: Duration::ZERO,
             processes: BTreeMap::new(),
             idle: HashMap::new(),
             next_job: 0,
@@ -167,7 +169,7 @@ impl Actor {
         for action in self.pool.handle(event, self.epoch.elapsed()) {
             match action {
                 Action::Spawn { worker } => {
-                    self.unanswered.insert(worker, Instant::now() + ANSWER_LIMIT);
+                    self.unanswered.insert(worker, Instant::now());
                     self.outbox.push_back(ToLauncher::Spawn { worker });
                 }
                 Action::Grant { job, worker } => self.grant(job, worker),
@@ -238,7 +240,8 @@ impl Actor {
         match message {
             FromLauncher::Started { .. } => self.launcher_lost("it started twice"),
             FromLauncher::Spawned { worker, pid } => {
-                self.unanswered.remove(&worker);
+                let asked = self.unanswered.remove(&worker);
+                self.build_time += asked.map_or(Duration::ZERO, |asked| asked.elapsed());
                 let process = Process { pid, pidfd: self.open_pidfd(pid), orphan: false, end_by: None };
                 self.processes.insert(worker, process);
                 match passed.and_then(|socket| to_stream(socket).ok()) {
@@ -328,7 +331,11 @@ impl Actor {
                 self.launcher_failures += 1;
                 tracing::warn!(failures = self.launcher_failures, %error, "the launcher does not start");
                 if self.launcher_failures >= PATIENCE {
-                    self.fail_waiting(&error.to_string());
+                    // Those who wait are told which launcher it is by the same error, made anew.
+                    match &error {
+                        WorkerError::LauncherUnavailable { reason, .. } => self.fail_waiting(reason),
+                        other => self.fail_waiting(&other.to_string()),
+                    }
                 }
                 self.start_launcher(None);
             }
@@ -364,7 +371,7 @@ impl Actor {
 
     fn ticked(&mut self) {
         let now = Instant::now();
-        if self.unanswered.values().any(|late| *late <= now) {
+        if self.unanswered.values().any(|asked| *asked + ANSWER_LIMIT <= now) {
             self.launcher_lost("it does not answer");
         }
         let mut overdue = Vec::new();
@@ -418,6 +425,7 @@ impl Actor {
         report.stats.recycled.clone_from(self.pool.recycled());
         report.stats.launcher_restarts = self.launcher_restarts;
         report.stats.workers_started = self.pool.started();
+        report.stats.build_time = self.build_time;
         report.pids = self.processes.iter().map(|(worker, process)| (*worker, process.pid)).collect();
     }
 

@@ -33,6 +33,8 @@ pub struct PoolStats {
     pub launcher_restarts: u64,
     /// Workers that came to life.
     pub workers_started: u64,
+    /// From asking the launcher for a worker to having it, summed over them.
+    pub build_time: Duration,
 }
 
 /// Why there is no worker.

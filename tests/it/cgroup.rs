@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use crate::support::{evalmill, eventually, processes_with};
 
 /// Groups of the three controllers; below them there must be nothing in the end.
-struct Place([PathBuf; 3]);
+pub(crate) struct Place([PathBuf; 3]);
 
 impl Place {
     /// `None`, and said: there are no groups of version 1 that this user may make.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("evalmill-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let table = std::fs::read_to_string("/proc/self/cgroup").unwrap();
@@ -43,20 +43,31 @@ impl Place {
     }
 
     fn start(&self, scratch: &Path, args: &[&str]) -> Child {
+        let mut program = evalmill(scratch);
+        program.arg("run").args(args).env("EVALMILL__SANDBOX__TIER", "full");
+        let piped = Stdio::piped;
+        self.within(&program).stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap()
+    }
+
+    /// The same program, which first enters the groups.
+    pub(crate) fn within(&self, program: &Command) -> Command {
         let [memory, pids, cpu] = &self.0;
         let enter = "for dir in \"$1\" \"$2\" \"$3\"; do echo $$ > \"$dir/cgroup.procs\" || exit 9; done; shift 3; exec \"$@\"";
-        let program = evalmill(scratch);
         let mut command = Command::new("sh");
-        command.args(["-c", enter, "sh"]).args([memory, pids, cpu]).arg(program.get_program());
-        command.arg("run").args(args).env("EVALMILL__SANDBOX__TIER", "full");
+        command.args(["-c", enter, "sh"]).args([memory, pids, cpu]);
+        command.arg(program.get_program()).args(program.get_args());
         for (name, value) in program.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
-        let piped = Stdio::piped;
-        command.stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap()
+        command
+    }
+
+    /// The directories of `memory`, `pids` and `cpuacct`.
+    pub(crate) fn dirs(&self) -> &[PathBuf; 3] {
+        &self.0
     }
 
     fn groups(&self) -> Vec<PathBuf> {

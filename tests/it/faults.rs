@@ -1,4 +1,5 @@
-//! Processes of ours that are killed: nothing is lost, and no verdict changes.
+//! Faults of the machine and of whoever starts it: nothing is left, and what went wrong is said. Workers and
+//! launchers that are killed are in `endurance`.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -24,50 +25,6 @@ pub(crate) fn children(pid: u32) -> Vec<i32> {
 
 fn kill(signal: &str, pid: i32) {
     Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
-}
-
-/// 60 programs of 50 ms on 2 workers, with `fault` done to (supervisor, launcher, workers) on the way.
-fn survive(fault: impl Fn(i32, &[i32]), times: usize) {
-    let scratch = tempfile::tempdir().unwrap();
-    let mut child = start(scratch.path(), &["--workers", "2"]);
-    let mut pipe = child.stdin.take().unwrap();
-    for i in 0..60 {
-        let line = json!({"id": i.to_string(), "prediction": {"commands": [{"command": ["sh", "-c", format!("sleep 0.05; exit {}", i % 2)]}]}});
-        writeln!(pipe, "{line}").unwrap();
-    }
-    let pid = child.id();
-    for _ in 0..times {
-        eventually("launcher and workers run", || {
-            children(pid).first().is_some_and(|&launcher| children(launcher as u32).len() >= 2)
-        });
-        let launcher = children(pid)[0];
-        fault(launcher, &children(launcher as u32));
-        std::thread::park_timeout(Duration::from_millis(300));
-    }
-    drop(pipe);
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let results: Vec<Value> = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(results.len(), 60, "{stderr}");
-    for (i, result) in results.iter().enumerate() {
-        assert_eq!(result["id"], i.to_string());
-        assert_eq!(result["verdict"], if i % 2 == 0 { "passed" } else { "failed" }, "{result}\n{stderr}");
-    }
-    assert_eq!(output.status.code(), Some(0), "{stderr}");
-    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "{stderr}");
-}
-
-#[test]
-fn killed_workers_lose_nothing() {
-    survive(|_, workers| kill("-KILL", workers[0]), 3);
-}
-
-#[test]
-fn a_killed_launcher_loses_nothing() {
-    survive(|launcher, _| kill("-KILL", launcher), 3);
 }
 
 #[test]

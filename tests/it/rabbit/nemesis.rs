@@ -22,6 +22,7 @@ use super::node::Node;
 use super::proxy::{Mode, Proxy};
 use super::service::{AUDIT, PREFETCH, Service, Stage, WORK, runs, verdicts};
 use super::{MINUTE, SECOND};
+use crate::dice::{self, Dice};
 use crate::support::processes_with;
 
 const PARKING: &str = "evalmill.parking";
@@ -35,11 +36,8 @@ const LOGS: usize = 24;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_at_once() {
-    let seconds = number("EVALMILL_NEMESIS_SECONDS").unwrap_or(20);
-    let seed = number("EVALMILL_NEMESIS_SEED").unwrap_or_else(|| {
-        // Short enough to be read out.
-        u64::from(uuid::Uuid::new_v4().as_fields().0)
-    });
+    let seconds = dice::number("EVALMILL_NEMESIS_SECONDS").unwrap_or(20);
+    let seed = dice::seed("EVALMILL_NEMESIS_SEED");
     let again = format!(
         "EVALMILL_NEMESIS_SEED={seed} EVALMILL_NEMESIS_SECONDS={seconds} \
          cargo test --test it nemesis -- --nocapture"
@@ -57,11 +55,6 @@ async fn everything_at_once() {
             logs.display()
         );
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|why| panic!("{variable}={text}: {why}")))
 }
 
 async fn play(seed: u64, seconds: u64, story: &Arc<Story>) {
@@ -508,36 +501,7 @@ impl Story {
     }
 }
 
-/// SplitMix64: the same numbers for the same seed, on every machine and with every version of a crate.
-struct Dice(u64);
-
 impl Dice {
-    /// Each part has dice of its own, so that none depends on how fast another is.
-    fn new(seed: u64, part: u64) -> Self {
-        Self(seed ^ (part + 1).wrapping_mul(0xd1b5_4a32_d192_ed03))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.0;
-        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ (value >> 31)
-    }
-
-    /// From `low` to below `high`.
-    fn range(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low)
-    }
-
-    fn index(&mut self, length: usize) -> usize {
-        usize::try_from(self.next() % length as u64).unwrap()
-    }
-
-    fn millis(&mut self, low: u64, high: u64) -> Duration {
-        Duration::from_millis(self.range(low, high))
-    }
-
     /// Lets some time pass; whether there is time for another fault.
     async fn pause(&mut self, end: Instant, low: u64, high: u64) -> bool {
         let pause = self.millis(low, high);
