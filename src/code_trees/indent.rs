@@ -111,7 +111,7 @@ mod tests {
         let mut indents = Indents::default();
         let results = lines.iter().map(|line| {
             let text = line.trim_start();
-            let result = indents.begin_line(Indentation::of(line[..line.len() - text.len()].as_bytes()));
+            let result = indents.begin_line(Indentation::of(&line.as_bytes()[..line.len() - text.len()]));
             indents.open_block(text.ends_with(':'));
             result
         });

@@ -38,15 +38,12 @@ pub(super) struct Number {
 pub(super) fn number(bytes: &[u8], at: usize) -> Number {
     let mut end = at;
     while let Some(&byte) = bytes.get(end) {
-        let sign =
-            matches!(byte, b'+' | b'-') && matches!(bytes[end - 1], b'e' | b'E') && !is_hex(&bytes[at..end]);
-        if end > at && sign && bytes.get(end + 1).is_some_and(u8::is_ascii_digit) {
-            end += 1;
-        } else if byte == b'.' || begins_name(byte) || byte.is_ascii_digit() {
-            end += 1;
-        } else {
+        let exponent = end > at && matches!(bytes[end - 1], b'e' | b'E') && !is_hex(&bytes[at..end]);
+        let sign = matches!(byte, b'+' | b'-') && bytes.get(end + 1).is_some_and(u8::is_ascii_digit);
+        if !(exponent && sign || byte == b'.' || begins_name(byte) || byte.is_ascii_digit()) {
             break;
         }
+        end += 1;
     }
     Number { end, plain: is_plain_number(&bytes[at..end]) }
 }

@@ -1,4 +1,7 @@
 //! Sources made to exhaust whoever parses them.
+//!
+//! `EVALMILL_FUZZ_CASES=100000 cargo test --release --all-features --test it -- code_trees::limits` is the long
+//! run of the random ones.
 
 use std::time::{Duration, Instant};
 
