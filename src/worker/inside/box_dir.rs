@@ -76,6 +76,11 @@ impl Home {
         Ok(Self { dir, path: path.to_path_buf(), above: None, kept, boxes: 0, tmp: None })
     }
 
+    /// Where boxes are made.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A fresh box with these files in it. After an error nothing of the box is left.
     pub(crate) fn open(&mut self, files: &[BoxFile]) -> Result<BoxDir, String> {
         self.boxes += 1;

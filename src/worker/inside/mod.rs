@@ -68,11 +68,12 @@ fn unprotected(worker: u64, policy: WorkerPolicy) -> Option<Settled> {
     let own = rustix::process::getpid();
     let home = rustix::process::set_child_subreaper(Some(own))
         .map_err(std::io::Error::from)
-        .and_then(|()| Home::new(&policy.scratch_dir, worker));
+        .and_then(|()| Home::new(&policy.scratch_dir, worker))
+        .and_then(|home| Ok((Shared::new(home.path(), false)?, home)));
     let clear_refs = File::options().write(true).open("/proc/self/clear_refs").ok();
     match home {
-        Ok(home) => {
-            Some(Settled { home, spawner: Spawner::new(policy, clear_refs, None), shared: Vec::new() })
+        Ok((shared, home)) => {
+            Some(Settled { home, spawner: Spawner::new(policy, clear_refs, None), shared: vec![shared] })
         }
         Err(error) => {
             // Nobody else can hear it: the protocol has no greeting.

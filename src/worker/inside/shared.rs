@@ -14,6 +14,9 @@ use super::wipe;
 /// What programs can write to, beside their box.
 pub(super) const EMPTIED: [&str; 2] = ["/tmp", "/dev/shm"];
 
+/// What the names of attributes begin with that hold access control lists.
+const ACCESS_LISTS: &[u8] = b"system.posix_acl_";
+
 /// One directory, as it is to be for each box.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -50,7 +53,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Extended attributes, of which a program may set those that begin with `user.`.
+    /// Extended attributes, of which a program may set those that begin with `user.`, and access control lists: a
+    /// default one gives every box after it the rights that a program chose.
     fn remove_attributes(&self) -> io::Result<()> {
         let mut names = [0; 1024];
         let length = match rustix::fs::flistxattr(&self.dir, &mut names) {
@@ -59,7 +63,8 @@ impl Shared {
             other => other?,
         };
         let names = names.get(..length).unwrap_or_default();
-        for name in names.split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.")) {
+        let of_programs = |name: &&[u8]| name.starts_with(b"user.") || name.starts_with(ACCESS_LISTS);
+        for name in names.split(|byte| *byte == 0).filter(of_programs) {
             rustix::fs::fremovexattr(&self.dir, name)?;
         }
         Ok(())
