@@ -198,6 +198,8 @@ fn soon(mut done: impl FnMut() -> bool) {
 #[derive(Debug)]
 pub struct Job {
     files: Files,
+    /// What its memory is used for.
+    memory: File,
     /// The counters when the command began.
     start: JobUsage,
     /// Its limit of memory.
@@ -266,7 +268,10 @@ impl Job {
                 }
             }
         };
-        Ok(Self { files, start: JobUsage::default(), memory_bytes: 0 })
+        // The controller of memory is the first.
+        let (Layout::V1([dir, ..]) | Layout::V2(dir)) = layout;
+        let memory = read(dir.join("memory.stat"))?;
+        Ok(Self { files, memory, start: JobUsage::default(), memory_bytes: 0 })
     }
 
     /// Moves the calling thread in, which is to be the one that starts commands. Nothing on v2.
@@ -346,6 +351,12 @@ impl Job {
     pub fn peak_bytes(&self) -> Option<u64> {
         let (Files::V1 { peak, .. } | Files::V2 { peak: Some(peak), .. }) = &self.files else { return None };
         number(&text(peak).ok()?)
+    }
+
+    /// Memory that is files' on a tmpfs, or without a name; the kernel counts it in batches.
+    #[must_use]
+    pub fn file_bytes(&self) -> Option<u64> {
+        field(&text(&self.memory).ok()?, "shmem")
     }
 
     /// Whether memory has been at its limit since [`Job::begin`]. If not, and a process was killed for want of

@@ -12,6 +12,7 @@ use super::account::{self, Account};
 use super::box_dir::Home;
 use super::command::{self, Outcome};
 use super::reap;
+use super::room::Room;
 use super::shared::{EMPTIED, Shared};
 use super::spawn::{Confined, Spawner};
 use super::wipe;
@@ -70,6 +71,7 @@ pub(super) struct Settled {
     pub(super) home: Home,
     pub(super) spawner: Spawner,
     pub(super) shared: Vec<Shared>,
+    pub(super) room: Option<Room>,
 }
 
 impl Settled {
@@ -163,7 +165,8 @@ impl Newborn {
         let interpreter = self.plan.trees.interpreter.clone();
         let policy =
             WorkerPolicy { path: path_with(&policy, &interpreter), interpreter, sandbox: None, ..policy };
-        Ok(Settled { home, spawner: Spawner::new(policy, clear_refs, Some(confined)), shared })
+        let spawner = Spawner::new(policy, clear_refs, Some(confined));
+        Ok(Settled { home, spawner, shared, room: None })
     }
 
     fn enter(&self, policy: WorkerPolicy) -> Result<Settled, Missing> {
@@ -189,12 +192,12 @@ impl Newborn {
             for path in EMPTIED {
                 shared.push(Shared::new(Path::new(path), true)?);
             }
-            Ok((Home::whole(Path::new(BOX_DIR))?, shared))
+            Ok((Home::whole(Path::new(BOX_DIR))?, shared, Some(Room::new(Path::new(BOX_DIR))?)))
         };
-        let (home, shared) = dirs()
+        let (home, shared, room) = dirs()
             .map_err(|error| failed(Layer::Root, format!("opening the directories of boxes: {error}")))?;
         self.plan.seal()?;
-        Ok(Settled { home, spawner, shared })
+        Ok(Settled { home, spawner, shared, room })
     }
 }
 

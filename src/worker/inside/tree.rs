@@ -306,7 +306,7 @@ fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-fn wait(time: Duration) {
+pub(super) fn wait(time: Duration) {
     if let Ok(time) = Timespec::try_from(time) {
         let _ = rustix::event::poll(&mut [], Some(&time));
     }
