@@ -220,6 +220,8 @@ fn refused(name: &str, error: Refused) -> SpawnError {
     };
     let reason = format!("{name}: {error}");
     match error.raw_os_error().unwrap_or(libc::EIO) {
+        // What is said of a program that was cut short, as a linker does where the disk is full.
+        libc::EIO if name.contains('/') => SpawnError::NotStarted(reason),
         // The machine's want, not the program's.
         libc::EAGAIN | libc::ENOMEM | libc::ENFILE | libc::EIO | libc::EINTR => SpawnError::Failed(reason),
         _ => SpawnError::NotStarted(reason),
@@ -306,14 +308,21 @@ mod tests {
     }
 
     #[rstest]
-    #[case(libc::ENOENT, Refused::Program, true)]
-    #[case(libc::ENOEXEC, Refused::Program, true)]
-    #[case(libc::E2BIG, Refused::Program, true)]
-    #[case(libc::ENOMEM, Refused::Program, false)]
-    #[case(libc::EAGAIN, Refused::Process, false)]
-    #[case(libc::EACCES, Refused::Process, false)]
-    fn whose_fault(#[case] code: i32, #[case] whose: fn(io::Error) -> Refused, #[case] of_program: bool) {
-        let error = refused("x", whose(io::Error::from_raw_os_error(code)));
+    #[case("x", libc::ENOENT, Refused::Program, true)]
+    #[case("x", libc::ENOEXEC, Refused::Program, true)]
+    #[case("x", libc::E2BIG, Refused::Program, true)]
+    #[case("./x", libc::EIO, Refused::Program, true)]
+    #[case("x", libc::EIO, Refused::Program, false)]
+    #[case("./x", libc::ENOMEM, Refused::Program, false)]
+    #[case("x", libc::EAGAIN, Refused::Process, false)]
+    #[case("x", libc::EACCES, Refused::Process, false)]
+    fn whose_fault(
+        #[case] name: &str,
+        #[case] code: i32,
+        #[case] whose: fn(io::Error) -> Refused,
+        #[case] of_program: bool,
+    ) {
+        let error = refused(name, whose(io::Error::from_raw_os_error(code)));
         assert_eq!(matches!(error, SpawnError::NotStarted(_)), of_program);
     }
 }
