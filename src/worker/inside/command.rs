@@ -332,7 +332,9 @@ fn over(usage: &tree::Usage, cpu: Duration, limits: &RunLimits) -> Option<Ended>
         Some(Ended::ProcessLimit)
     } else if cpu > limits.cpu {
         Some(Ended::CpuLimit)
-    } else if usage.rss_bytes > limits.memory_bytes && usage.own_memory_bytes() > limits.memory_bytes {
+    } else if usage.rss_bytes + usage.table_bytes > limits.memory_bytes
+        && usage.own_memory_bytes() > limits.memory_bytes
+    {
         Some(Ended::MemoryLimit)
     } else {
         None
