@@ -13,6 +13,8 @@ use std::io;
 pub(super) enum Test {
     /// The argument is this.
     Is(u32),
+    /// The argument is one of these.
+    In(&'static [u32]),
     /// The argument has at least one of these bits.
     AnyOf(u32),
     /// The argument is none of these.
@@ -82,6 +84,13 @@ pub(super) fn assemble(rules: &[Rule], last: u32) -> Vec<Instruction> {
                     body.push(ins(LOAD, 0, 0, 16 + 8 * u32::from(index)));
                     match test {
                         Test::Is(value) => body.push(ins(IS, 0, 1, value)),
+                        Test::In(values) => {
+                            for (at, value) in values.iter().enumerate() {
+                                let last = at + 1 == values.len();
+                                let over = u8::try_from(values.len() - at - 1).unwrap_or(u8::MAX);
+                                body.push(ins(IS, over, u8::from(last), *value));
+                            }
+                        }
                         Test::AnyOf(bits) => body.push(ins(BITS, 0, 1, bits)),
                         Test::NotIn(values) => {
                             for (at, value) in values.iter().enumerate() {

@@ -101,16 +101,17 @@ impl Plan {
         Ok(Entered { clear_refs })
     }
 
-    /// Closes the door: from here on nothing can be changed any more, by the worker neither.
+    /// Closes the door: from here on nothing can be changed any more, by the worker neither. `two_threads`: it will
+    /// have a second one, [`SECOND_THREAD`](super::SECOND_THREAD).
     ///
     /// # Errors
     /// The layer that failed; the process must end.
-    pub fn seal(&self) -> Result<(), Missing> {
+    pub fn seal(&self, two_threads: bool) -> Result<(), Missing> {
         let privileges = |error: rustix::io::Errno| Missing::new(Layer::Privileges, "sealing", &error.into());
         // Programs that are the same user must not read or trace it.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(privileges)?;
         rustix::thread::set_no_new_privs(true).map_err(privileges)?;
-        seccomp::install(Place::Namespaces)
+        seccomp::install(Place::Namespaces { two_threads })
             .map_err(|error| Missing::new(Layer::Seccomp, "installing the filter", &error))
     }
 }

@@ -61,6 +61,7 @@ pub use enter::{Entered, Plan};
 pub use ids::Ids;
 pub use missing::{Layer, Missing};
 pub use policy::{BOX_DIR, PROGRAM_ID, Policy};
+pub use seccomp::SECOND_THREAD;
 pub use trees::Trees;
 
 /// A tier that is asked for cannot be had.

@@ -18,7 +18,7 @@ use super::spawn::{Confined, Spawner};
 use super::wipe;
 use crate::config::Tier;
 use crate::sandbox::cgroup::Job;
-use crate::sandbox::{BOX_DIR, Ids, Layer, Missing, Plan};
+use crate::sandbox::{BOX_DIR, Ids, Layer, Missing, Plan, SECOND_THREAD};
 use crate::worker::packet;
 use crate::worker::protocol::{Ended, Run, RunLimits, WorkerPolicy};
 
@@ -91,9 +91,8 @@ impl Newborn {
         if !self.wait() {
             return None;
         }
-        let job = self.job.take();
         let served = self.enter(policy).and_then(|settled| {
-            runner(job, |account| {
+            runner(self.job.take(), |account| {
                 self.answer(&Ok(()));
                 serve(settled.with(account))
             })
@@ -126,9 +125,8 @@ impl Newborn {
         } else {
             vec!["pass".to_owned()]
         };
-        let job = self.job.take();
         let settled = self.enter(policy)?;
-        runner(job, |account| try_all(settled.with(account), &arguments))?
+        runner(self.job.take(), |account| try_all(settled.with(account), &arguments))?
     }
 
     /// Until the launcher has written the ids; `false`: it is gone.
@@ -196,7 +194,7 @@ impl Newborn {
         };
         let (home, shared, room) = dirs()
             .map_err(|error| failed(Layer::Root, format!("opening the directories of boxes: {error}")))?;
-        self.plan.seal()?;
+        self.plan.seal(self.job.is_some())?;
         Ok(Settled { home, spawner, shared, room })
     }
 }
@@ -232,6 +230,13 @@ fn runner<T: Send>(
         |what: &'static str| move |error: std::io::Error| Missing::cgroup(format!("{what}: {error}"));
     std::thread::scope(|scope| {
         let inside = move || {
+            // What the filter of system calls keeps programs from.
+            if rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs() != SECOND_THREAD {
+                return Err(failed(
+                    Layer::Seccomp,
+                    "the second thread is not where it is protected".to_owned(),
+                ));
+            }
             job.enter().map_err(missing("entering the groups of a worker"))?;
             job.close();
             Ok(work(Some(Account::new(job))))
