@@ -27,7 +27,7 @@ use super::{landlock, net, root};
 use crate::config::Tier;
 
 /// Workers and programs are killed before the services of the host.
-pub(super) const OOM_SCORE: &[u8] = b"300";
+const OOM_SCORE: &[u8] = b"300";
 
 /// How workers are isolated: made once by the launcher, used for each worker.
 #[derive(Debug, Clone)]
@@ -54,19 +54,23 @@ impl Plan {
     /// # Errors
     /// The layer that failed; no process is left.
     pub fn birth(&self, ids: Ids) -> Result<Option<Born>, Missing> {
-        if self.tier == Tier::Process {
-            return birth::fork().map_err(|error| Missing::new(Layer::Process, "fork", &error));
-        }
-        let born = birth::clone_away(self.policy.network)
-            .map_err(|error| Missing::new(Layer::Namespaces, "clone into new namespaces", &error))?;
+        let born = if self.tier == Tier::Process {
+            birth::fork().map_err(|error| Missing::new(Layer::Process, "fork", &error))?
+        } else {
+            birth::clone_away(self.policy.network)
+                .map_err(|error| Missing::new(Layer::Namespaces, "clone into new namespaces", &error))?
+        };
         let Some(born) = born else { return Ok(None) };
-        match ids.write_maps(born.pid) {
-            Ok(()) => Ok(Some(born)),
-            Err(error) => {
-                end(born.pid);
-                Err(Missing::new(Layer::Ids, "writing the maps of users and groups", &error))
-            }
-        }
+        // From here and not by itself: what a process with the host's CAP_SYS_RESOURCE sets, programs cannot lower.
+        let score = format!("/proc/{}/oom_score_adj", born.pid.as_raw_nonzero());
+        std::fs::write(score, OOM_SCORE)
+            .map_err(|error| Missing::new(Layer::Process, "setting oom_score_adj", &error))
+            .and_then(|()| {
+                ids.write_maps(born.pid)
+                    .map_err(|error| Missing::new(Layer::Ids, "writing the maps of users and groups", &error))
+            })
+            .inspect_err(|_| end(born.pid))?;
+        Ok(Some(born))
     }
 
     /// What the tier, once it works, still lacks on this machine.
@@ -94,7 +98,6 @@ impl Plan {
         root::enter(&self.policy, &self.trees, at)?;
         own_descriptors().map_err(process("opening /dev/null"))?;
         limit().map_err(process("setting limits"))?;
-        std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).map_err(process("setting oom_score_adj"))?;
         let clear_refs = OpenOptions::new().write(true).open("/proc/self/clear_refs").ok();
         ids.drop_privileges()
             .map_err(|error| Missing::new(Layer::Privileges, "giving up privileges", &error))?;
