@@ -100,6 +100,8 @@ const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
 const TIOCSETD: u32 = 0x5423;
 
+const MAP_HUGETLB: u32 = libc::MAP_HUGETLB.unsigned_abs();
+
 /// Not in every libc.
 const OPEN_TREE_ATTR: i64 = 467;
 const LISTMOUNT: i64 = 458;
@@ -121,6 +123,8 @@ const OLD: &[Rule] = &[];
 
 /// The table. Rules of one call stand together; the common calls come first.
 const RULES: &[Rule] = &[
+    // Pages of another pool, which no limit of memory counts; the answer is that of an empty pool.
+    or(arg(libc::SYS_mmap, 3, Test::AnyOf(MAP_HUGETLB)), libc::ENOMEM),
     // Threads are made by `clone` where `clone3`, whose flags are out of a filter's sight, is not there.
     arg(libc::SYS_clone, 0, Test::AnyOf(NEW_NAMESPACES)),
     or(always(libc::SYS_clone3), libc::ENOSYS),
@@ -184,6 +188,9 @@ const RULES: &[Rule] = &[
     always(libc::SYS_bpf),
     always(libc::SYS_perf_event_open),
     always(libc::SYS_userfaultfd),
+    or(arg(libc::SYS_memfd_create, 1, Test::AnyOf(libc::MFD_HUGETLB)), libc::ENOMEM),
+    // Without it the other calls of its kind have nothing to work on. Events are of the whole machine, and few.
+    always(libc::SYS_io_setup),
     always(libc::SYS_io_uring_setup),
     always(libc::SYS_io_uring_enter),
     always(libc::SYS_io_uring_register),
@@ -360,6 +367,9 @@ mod tests {
     #[case::priority_of_the_user(libc::SYS_setpriority, [2, 0, 5, 0, 0, 0], Some(libc::EPERM))]
     #[case::query(libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0, 0], None)]
     #[case::no_randomisation(libc::SYS_personality, [0x4_0000, 0, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::memory(libc::SYS_mmap, [0, 4096, 3, 0x22, u64::MAX, 0], None)]
+    #[case::huge_pages(libc::SYS_mmap, [0, 4096, 3, 0x1504_0022, u64::MAX, 0], Some(libc::ENOMEM))]
+    #[case::huge_pages_in_a_file(libc::SYS_memfd_create, [0, 0x5400_0004, 0, 0, 0, 0], Some(libc::ENOMEM))]
     #[case::push(libc::SYS_ioctl, [0, 0xffff_ffff_0000_5412, 0, 0, 0, 0], Some(libc::EPERM))]
     fn cases(#[case] call: i64, #[case] args: [u64; 6], #[case] answer: Option<i32>) {
         let program = bpf::assemble(&rules(WORKER_ALONE), LAST);
