@@ -129,8 +129,10 @@ fn own_descriptors() -> io::Result<()> {
 
 /// Limits that no command sets for itself: what is shared between all processes of a user, and
 /// what no judged program needs. They are only ever lowered.
-pub(super) fn limit() -> io::Result<()> {
+pub fn limit() -> io::Result<()> {
     let most = [
+        // None: not 0, at which a program of the host that takes cores over a pipe would still be started.
+        (Resource::Core, 1),
         (Resource::Memlock, 8 << 20),
         (Resource::Msgqueue, 0),
         (Resource::Sigpending, 4096),

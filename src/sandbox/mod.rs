@@ -57,7 +57,7 @@ use thiserror::Error;
 use crate::config::{Sandbox, Tier, TierChoice};
 
 pub use birth::Born;
-pub use enter::{Entered, Plan};
+pub use enter::{Entered, Plan, limit};
 pub use ids::Ids;
 pub use missing::{Layer, Missing};
 pub use policy::{BOX_DIR, PROGRAM_ID, Policy};

@@ -136,6 +136,10 @@ const RULES: &[Rule] = &[
     or(arg(libc::SYS_socketpair, 0, FAMILIES), libc::EAFNOSUPPORT),
     // Process 1, users and groups.
     arg(libc::SYS_prlimit64, 0, WORKER),
+    // The limit by which no core is written is not lowered to one by which it is handed to a program of the host. By
+    // this call it cannot be read, either: a filter does not see whether there is something to be set.
+    arg(libc::SYS_prlimit64, 1, Test::Is(libc::RLIMIT_CORE)),
+    arg(libc::SYS_setrlimit, 0, Test::Is(libc::RLIMIT_CORE)),
     arg(libc::SYS_sched_setaffinity, 0, WORKER),
     arg(libc::SYS_sched_setscheduler, 0, WORKER),
     arg(libc::SYS_sched_setparam, 0, WORKER),
@@ -363,6 +367,9 @@ mod tests {
     #[case::sctp(libc::SYS_socket, [2, 1, 132, 0, 0, 0], Some(libc::EPROTONOSUPPORT))]
     #[case::own_limits(libc::SYS_prlimit64, [0; 6], None)]
     #[case::limits_of_the_worker(libc::SYS_prlimit64, [1, 7, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::own_cores(libc::SYS_prlimit64, [0, 4, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::own_cores_of_old(libc::SYS_setrlimit, [4, 0, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::own_files_of_old(libc::SYS_setrlimit, [7, 0, 0, 0, 0, 0], None)]
     #[case::own_priority(libc::SYS_setpriority, [0, 0, 5, 0, 0, 0], None)]
     #[case::priority_of_the_user(libc::SYS_setpriority, [2, 0, 5, 0, 0, 0], Some(libc::EPERM))]
     #[case::query(libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0, 0], None)]

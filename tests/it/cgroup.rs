@@ -385,7 +385,7 @@ for pid in 1, 2:
             print('worked', what())
         except PermissionError:
             pass
-print(os.getpid() > 2, resource.prlimit(os.getpid(), resource.RLIMIT_CORE)[0])
+print(os.getpid() > 2, resource.prlimit(os.getpid(), resource.RLIMIT_NOFILE)[0])
 ";
     let by = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut child = place.start_by(&by, scratch.path(), &["--workers", "1"]);
@@ -394,7 +394,7 @@ print(os.getpid() > 2, resource.prlimit(os.getpid(), resource.RLIMIT_CORE)[0])
     let stderr = String::from_utf8_lossy(&output.stderr);
     let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
     assert_eq!(result["worker"]["tier"], "full", "{stderr}");
-    assert_eq!(command(&result)["stdout"], "True 0\n", "{result}");
+    assert_eq!(command(&result)["stdout"], "True 256\n", "{result}");
     assert_eq!(place.groups(), Vec::<PathBuf>::new());
 }
 

@@ -185,7 +185,6 @@ impl Spawner {
         // A backstop of one process behind the sampled limit of the tree.
         let cpu = limits.cpu.as_secs() + u64::from(limits.cpu.subsec_nanos() > 0) + 1;
         let mut all = vec![
-            (Resource::Core, both(0, None)),
             (Resource::Cpu, both(cpu, self.cpu)),
             (Resource::Fsize, both(limits.file_bytes, self.file)),
             (Resource::Nofile, both(limits.open_files, self.open_files)),
@@ -299,7 +298,7 @@ mod tests {
         };
         let run = Run { argv: vec![], stdin: vec![], witness: None, limits };
         let values: Vec<_> = spawner.limits(&run).iter().map(|(_, limit)| limit.maximum).collect();
-        assert_eq!(values, [Some(0), Some(3), Some(5), Some(20), Some(33)]);
+        assert_eq!(values, [Some(3), Some(5), Some(20), Some(33)]);
         assert_eq!(spawner.resolve("python").unwrap(), "/opt/python");
         assert_eq!(spawner.resolve("./x").unwrap(), "./x");
         assert!(spawner.resolve("sh").unwrap().ends_with("/sh"));
