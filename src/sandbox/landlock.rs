@@ -125,8 +125,16 @@ pub(super) fn shortfall(own_ids: bool) -> Result<Option<Missing>, Missing> {
 }
 
 fn lacks(version: i32, own_ids: bool) -> Result<Option<Missing>, Missing> {
-    if own_ids || version >= SCOPES {
+    if version >= SCOPES || own_ids && version >= TRUNCATES {
         return Ok(None);
+    }
+    if own_ids {
+        return Ok(Some(Missing {
+            layer: Layer::Landlock,
+            said: format!("version {version} lets programs empty files that every user may write"),
+            remedy: "it needs Linux 6.2 or newer, or let no file of the host be writable by everybody"
+                .to_owned(),
+        }));
     }
     if version < TRUNCATES {
         return Err(Missing {
@@ -215,7 +223,9 @@ mod tests {
     #[test]
     fn old_versions_are_told_apart() {
         assert_eq!(lacks(7, false), Ok(None));
-        assert_eq!(lacks(1, true), Ok(None));
+        assert_eq!(lacks(3, true), Ok(None));
+        let missing = lacks(2, true).unwrap().unwrap();
+        assert!(missing.said.contains("every user may write"), "{missing}");
         let missing = lacks(5, false).unwrap().unwrap();
         assert!(missing.said.contains("signal") && missing.remedy.contains("6.12"), "{missing}");
         let missing = lacks(2, false).unwrap_err();

@@ -49,7 +49,8 @@ impl Reaped {
                 Wait::Reaped(one) => {
                     self.cpu += one.cpu;
                     self.max_rss_bytes = self.max_rss_bytes.max(one.max_rss_bytes);
-                    if one.pid == self.main {
+                    // Its number may be another's once it is reaped.
+                    if one.pid == self.main && self.status.is_none() {
                         self.status = Some(one.status);
                         self.main_cpu = one.cpu;
                     }
