@@ -114,6 +114,9 @@ impl Plan {
         // Programs that are the same user must not read or trace it.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(privileges)?;
         rustix::thread::set_no_new_privs(true).map_err(privileges)?;
+        if self.policy.network {
+            landlock::leave_abstract_sockets()?;
+        }
         seccomp::install(Place::Namespaces { two_threads })
             .map_err(|error| Missing::new(Layer::Seccomp, "installing the filter", &error))
     }

@@ -93,6 +93,16 @@ pub fn restrict(ruleset: RawFd) -> io::Result<()> {
     }
 }
 
+/// Keeps this thread and all that it starts from abstract sockets of anybody else: they belong to the network that it
+/// shares with the host. Before Linux 6.12 it does nothing.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn leave_abstract_sockets() -> Result<(), Missing> {
+    let scoped = || Ruleset::default().scope(Scope::AbstractUnixSocket)?.create()?.restrict_self();
+    scoped().map(drop).map_err(|error| failed(&error))
+}
+
 /// The kernel's version of Landlock.
 fn version() -> io::Result<i32> {
     // SAFETY: with this flag the kernel takes no structure, and answers a number.

@@ -31,7 +31,8 @@
 //!   watches that programs of several workers put on files of a tree that both see;
 //! - drop the supplementary groups of an ordinary user: the kernel does not allow it. No file that
 //!   they could open is shown;
-//! - with `sandbox.network`, keep programs from the host's loopback services and abstract sockets;
+//! - with `sandbox.network`, keep programs from the host's loopback services, and before Linux 6.12 from its abstract
+//!   sockets;
 //! - keep the host's kernel from its own defects.
 
 mod birth;

@@ -420,6 +420,40 @@ v6.bind(('::1', 8081))
     }
 }
 
+/// Abstract names belong to a network, and here that is the host's.
+#[rstest]
+fn the_network_is_opened_and_no_abstract_socket(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who) {
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("evalmill-test-{}-{who:?}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let _named = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let source = format!(
+        "
+import os, socket
+socket.create_connection(('127.0.0.1', {port}), timeout=5)
+own = socket.socket(socket.AF_UNIX)
+own.bind('\\0own-{name}'); own.listen()
+socket.socket(socket.AF_UNIX).connect('\\0own-{name}')
+peer = socket.socket(socket.AF_UNIX)
+# Before 6.12 it is not kept from it.
+kept = tuple(map(int, os.uname().release.split('.')[:2])) >= (6, 12)
+try:
+    peer.connect('\\0{name}')
+except PermissionError:
+    assert kept
+else:
+    assert not kept, 'connected'
+"
+    );
+    let config = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    std::fs::write(config.path(), "[sandbox]\nnetwork = true\n").unwrap();
+    std::fs::set_permissions(config.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (results, stderr) = run(who, &[python(&source)], &["--config", config.path().to_str().unwrap()]);
+    assert_eq!(results[0]["verdict"], "passed", "{}\n{stderr}", told(&results[0]));
+}
+
 #[cfg(target_arch = "x86_64")]
 #[rstest]
 fn refused_calls_answer_an_errno(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who) {
