@@ -14,5 +14,6 @@ mod process;
 mod rabbit;
 mod sandbox;
 mod support;
+mod tiers;
 mod verdicts;
 mod wire;
