@@ -136,9 +136,8 @@ const RULES: &[Rule] = &[
     or(arg(libc::SYS_socketpair, 0, FAMILIES), libc::EAFNOSUPPORT),
     // Process 1, users and groups.
     arg(libc::SYS_prlimit64, 0, WORKER),
-    // The limit by which no core is written is not lowered to one by which it is handed to a program of the host. By
-    // this call it cannot be read, either: a filter does not see whether there is something to be set.
-    arg(libc::SYS_prlimit64, 1, Test::Is(libc::RLIMIT_CORE)),
+    // The limit by which no core is written is not lowered to one by which it is handed to a program of the host.
+    Rule { call: libc::SYS_prlimit64, when: When::Setting(1, libc::RLIMIT_CORE, 2), errno: PERM },
     arg(libc::SYS_setrlimit, 0, Test::Is(libc::RLIMIT_CORE)),
     arg(libc::SYS_sched_setaffinity, 0, WORKER),
     arg(libc::SYS_sched_setscheduler, 0, WORKER),
@@ -292,6 +291,9 @@ mod tests {
         }
         let refuses = |rule: &Rule| match rule.when {
             When::Always => true,
+            When::Setting(index, value, pointer) => {
+                args[usize::from(index)] as u32 == value && args[usize::from(pointer)] != 0
+            }
             When::Arg(index, test) => {
                 let value = args[usize::from(index)] as u32;
                 match test {
@@ -320,7 +322,7 @@ mod tests {
     ) {
         let program = bpf::assemble(&rules(place), LAST);
         let values =
-            [0, 1, 2, 3, 10, 16, 17, 40, 0x80, 0x5412, 0x541c, 0x1000_0000, 0x7e02_0000, 0xffff_ffff];
+            [0, 1, 2, 3, 4, 10, 16, 17, 40, 0x80, 0x5412, 0x541c, 0x1000_0000, 0x7e02_0000, 0xffff_ffff];
         for number in 0..=512 {
             for value in values {
                 for high in [0, 1 << 32] {
@@ -367,7 +369,10 @@ mod tests {
     #[case::sctp(libc::SYS_socket, [2, 1, 132, 0, 0, 0], Some(libc::EPROTONOSUPPORT))]
     #[case::own_limits(libc::SYS_prlimit64, [0; 6], None)]
     #[case::limits_of_the_worker(libc::SYS_prlimit64, [1, 7, 0, 0, 0, 0], Some(libc::EPERM))]
-    #[case::own_cores(libc::SYS_prlimit64, [0, 4, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::own_cores(libc::SYS_prlimit64, [0, 4, 0x7fff_0000_1000, 0, 0, 0], Some(libc::EPERM))]
+    #[case::from_far_up(libc::SYS_prlimit64, [0, 4, 0x1_0000_0000, 0, 0, 0], Some(libc::EPERM))]
+    #[case::read(libc::SYS_prlimit64, [0, 4, 0, 0x7fff_0000_1000, 0, 0], None)]
+    #[case::own_files(libc::SYS_prlimit64, [0, 7, 0x7fff_0000_1000, 0, 0, 0], None)]
     #[case::own_cores_of_old(libc::SYS_setrlimit, [4, 0, 0, 0, 0, 0], Some(libc::EPERM))]
     #[case::own_files_of_old(libc::SYS_setrlimit, [7, 0, 0, 0, 0, 0], None)]
     #[case::own_priority(libc::SYS_setpriority, [0, 0, 5, 0, 0, 0], None)]
