@@ -78,7 +78,11 @@ impl Plan {
     /// # Errors
     /// It is known without trying that it does not work.
     pub fn shortfall(&self, own_ids: bool) -> Result<Option<Missing>, Missing> {
-        if self.tier == Tier::Process { landlock::shortfall(own_ids) } else { Ok(None) }
+        if self.tier == Tier::Process {
+            landlock::shortfall(own_ids)
+        } else {
+            Ok(landlock::root_shortfall(own_ids))
+        }
     }
 
     /// Takes this process behind its walls. `at` is a directory of the host to build the root on; the
@@ -114,9 +118,7 @@ impl Plan {
         // Programs that are the same user must not read or trace it.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(privileges)?;
         rustix::thread::set_no_new_privs(true).map_err(privileges)?;
-        if self.policy.network {
-            landlock::leave_abstract_sockets()?;
-        }
+        landlock::hold_to_root(self.policy.network)?;
         seccomp::install(Place::Namespaces { two_threads })
             .map_err(|error| Missing::new(Layer::Seccomp, "installing the filter", &error))
     }

@@ -93,14 +93,44 @@ pub fn restrict(ruleset: RawFd) -> io::Result<()> {
     }
 }
 
-/// Keeps this thread and all that it starts from abstract sockets of anybody else: they belong to the network that it
-/// shares with the host. Before Linux 6.12 it does nothing.
+/// Holds this thread and all that it starts to programs below its root, and, where it shares the `network` with the
+/// host, to abstract sockets of its own. As far as [`root_shortfall`] does not say otherwise; sockets from Linux 6.12 on.
+///
+/// Evalmill's own executable is outside of that root, and the worker's `/proc/self/exe` leads to it all the same. A
+/// program that has it executed can change its mode where it is the same user's.
 ///
 /// # Errors
 /// The kernel refuses.
-pub(super) fn leave_abstract_sockets() -> Result<(), Missing> {
-    let scoped = || Ruleset::default().scope(Scope::AbstractUnixSocket)?.create()?.restrict_self();
-    scoped().map(drop).map_err(|error| failed(&error))
+pub(super) fn hold_to_root(network: bool) -> Result<(), Missing> {
+    if version().unwrap_or(0) < MOVES {
+        return Ok(());
+    }
+    let held = || -> Result<(), Box<dyn std::error::Error>> {
+        // Moving from one directory to another is refused unless it is allowed.
+        let access = make_bitflags!(AccessFs::{Execute | Refer});
+        let mut ruleset = Ruleset::default().handle_access(access)?;
+        if network {
+            ruleset = ruleset.scope(Scope::AbstractUnixSocket)?;
+        }
+        let root = PathBeneath::new(PathFd::new("/")?, access);
+        ruleset.create()?.add_rule(root)?.restrict_self()?;
+        Ok(())
+    };
+    held().map_err(|error| failed(&*error))
+}
+
+/// What programs in namespaces can do where [`hold_to_root`] does nothing, if they are the user that evalmill is.
+pub(super) fn root_shortfall(own_ids: bool) -> Option<Missing> {
+    let said = match version() {
+        Ok(version) if own_ids || version >= MOVES => return None,
+        Ok(version) => format!("version {version}"),
+        Err(error) => error.to_string(),
+    };
+    (!own_ids).then(|| Missing {
+        layer: Layer::Landlock,
+        said: format!("{said}: programs can change the mode of evalmill's own executable"),
+        remedy: "it needs Linux 5.19 or newer with `landlock` in its lsm= list, or an executable that is another user's".to_owned(),
+    })
 }
 
 /// The kernel's version of Landlock.

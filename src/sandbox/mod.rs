@@ -179,10 +179,12 @@ pub fn notice(tier: Tier, network: bool, missing: &[Missing]) -> String {
         let mut text = format!(
             "isolation tier \"{name}\": programs see read-only system files, their own box and processes, and {network}"
         );
-        if let Some(missing) = missing.first() {
-            text.push_str(&format!(
-                "; their limits are watched, not enforced by the kernel (missing {missing})"
-            ));
+        for missing in missing {
+            let what = match missing.layer {
+                Layer::Cgroup => "; their limits are watched, not enforced by the kernel",
+                _ => "",
+            };
+            text.push_str(&format!("{what} (missing {missing})"));
         }
         return text;
     }
