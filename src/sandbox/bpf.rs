@@ -13,6 +13,8 @@ use std::io;
 pub(super) enum Test {
     /// The argument is this.
     Is(u32),
+    /// The argument is one of these.
+    In(&'static [u32]),
     /// The argument has at least one of these bits.
     AnyOf(u32),
     /// The argument is none of these.
@@ -26,6 +28,8 @@ pub(super) enum When {
     Always,
     /// Where the argument of this index passes the test.
     Arg(u8, Test),
+    /// Where the argument of this index is this, and the one of the last index, a pointer, is not null.
+    Setting(u8, u32, u8),
 }
 
 /// One call that is refused, and how.
@@ -57,6 +61,11 @@ fn ins(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
     Instruction { code, jt, jf, k }
 }
 
+/// Where an argument begins: little-endian, the lower half comes first.
+fn lower_half(index: u8) -> u32 {
+    16 + 8 * u32::from(index)
+}
+
 fn refuse(errno: i32) -> Instruction {
     ins(ANSWER, 0, 0, 0x0005_0000 | (errno.unsigned_abs() & 0xffff))
 }
@@ -77,11 +86,26 @@ pub(super) fn assemble(rules: &[Rule], last: u32) -> Vec<Instruction> {
         for rule in group {
             match rule.when {
                 When::Always => body.push(refuse(rule.errno)),
+                When::Setting(index, value, pointer) => body.extend([
+                    ins(LOAD, 0, 0, lower_half(index)),
+                    ins(IS, 0, 5, value),
+                    ins(LOAD, 0, 0, lower_half(pointer)),
+                    ins(IS, 0, 2, 0),
+                    ins(LOAD, 0, 0, lower_half(pointer) + 4),
+                    ins(IS, 1, 0, 0),
+                    refuse(rule.errno),
+                ]),
                 When::Arg(index, test) => {
-                    // Little-endian: the lower half comes first.
-                    body.push(ins(LOAD, 0, 0, 16 + 8 * u32::from(index)));
+                    body.push(ins(LOAD, 0, 0, lower_half(index)));
                     match test {
                         Test::Is(value) => body.push(ins(IS, 0, 1, value)),
+                        Test::In(values) => {
+                            for (at, value) in values.iter().enumerate() {
+                                let last = at + 1 == values.len();
+                                let over = u8::try_from(values.len() - at - 1).unwrap_or(u8::MAX);
+                                body.push(ins(IS, over, u8::from(last), *value));
+                            }
+                        }
                         Test::AnyOf(bits) => body.push(ins(BITS, 0, 1, bits)),
                         Test::NotIn(values) => {
                             for (at, value) in values.iter().enumerate() {

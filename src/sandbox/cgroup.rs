@@ -28,6 +28,8 @@ use thiserror::Error;
 const PREFIX: &str = "evalmill-";
 /// The leaf that our own processes move to where a group with processes cannot have subgroups.
 const LEAF: &str = "evalmill-own";
+/// On v1 sockets have this part of the memory again; when that is full, they wait for room.
+const SOCKETS: u64 = 8;
 /// Whether commands can be started in groups of version 2.
 const STARTS_IN_V2: bool = false;
 
@@ -198,6 +200,8 @@ fn soon(mut done: impl FnMut() -> bool) {
 #[derive(Debug)]
 pub struct Job {
     files: Files,
+    /// What its memory is used for.
+    memory: File,
     /// The counters when the command began.
     start: JobUsage,
     /// Its limit of memory.
@@ -214,6 +218,8 @@ enum Files {
         limit: File,
         /// Absent without swap accounting.
         swap_limit: Option<File>,
+        /// Memory of sockets, which is not in the others' account.
+        socket_limit: Option<File>,
         peak: File,
         swap_peak: Option<File>,
         oom: File,
@@ -248,6 +254,7 @@ impl Job {
                     .collect::<Result<_, _>>()?,
                 limit: read_write(memory.join("memory.limit_in_bytes"))?,
                 swap_limit: read_write(memory.join("memory.memsw.limit_in_bytes")).ok(),
+                socket_limit: write(memory.join("memory.kmem.tcp.limit_in_bytes")).ok(),
                 peak: read_write(memory.join("memory.max_usage_in_bytes"))?,
                 swap_peak: read_write(memory.join("memory.memsw.max_usage_in_bytes")).ok(),
                 oom: read(memory.join("memory.oom_control"))?,
@@ -273,7 +280,11 @@ impl Job {
                 }
             }
         };
-        Ok(Self { files, start: JobUsage::default(), memory_bytes: 0, processes: 0, process_peak: None })
+        // The controller of memory is the first.
+        let (Layout::V1([dir, ..]) | Layout::V2(dir)) = layout;
+        let memory = read(dir.join("memory.stat"))?;
+        let start = JobUsage::default();
+        Ok(Self { files, memory, start, memory_bytes: 0, processes: 0, process_peak: None })
     }
 
     /// Moves the calling thread in, which is to be the one that starts commands. Nothing on v2.
@@ -311,9 +322,13 @@ impl Job {
     pub fn begin(&mut self, limits: JobLimits) -> io::Result<()> {
         let JobLimits { memory_bytes, processes } = limits;
         match &self.files {
-            Files::V1 { limit, swap_limit, peak, swap_peak, processes: max, .. } => {
+            Files::V1 { limit, swap_limit, socket_limit, peak, swap_peak, processes: max, .. } => {
                 let bytes = memory_bytes.to_string();
                 set_v1_memory(limit, swap_limit.as_ref(), bytes.as_bytes())?;
+                if let Some(socket_limit) = socket_limit {
+                    let bytes = (memory_bytes / SOCKETS).to_string();
+                    socket_limit.write_all_at(bytes.as_bytes(), 0)?;
+                }
                 for peak in std::iter::once(peak).chain(swap_peak) {
                     peak.write_all_at(b"0", 0)?;
                 }
@@ -355,6 +370,12 @@ impl Job {
     pub fn peak_bytes(&self) -> Option<u64> {
         let (Files::V1 { peak, .. } | Files::V2 { peak: Some(peak), .. }) = &self.files else { return None };
         number(&text(peak).ok()?)
+    }
+
+    /// Memory that is files' on a tmpfs, or without a name; the kernel counts it in batches.
+    #[must_use]
+    pub fn file_bytes(&self) -> Option<u64> {
+        field(&text(&self.memory).ok()?, "shmem")
     }
 
     /// Whether memory has been at its limit since [`Job::begin`]. If not, and a process was killed for want of

@@ -27,7 +27,7 @@ use super::{landlock, net, root};
 use crate::config::Tier;
 
 /// Workers and programs are killed before the services of the host.
-pub(super) const OOM_SCORE: &[u8] = b"300";
+const OOM_SCORE: &[u8] = b"300";
 
 /// How workers are isolated: made once by the launcher, used for each worker.
 #[derive(Debug, Clone)]
@@ -54,19 +54,23 @@ impl Plan {
     /// # Errors
     /// The layer that failed; no process is left.
     pub fn birth(&self, ids: Ids) -> Result<Option<Born>, Missing> {
-        if self.tier == Tier::Process {
-            return birth::fork().map_err(|error| Missing::new(Layer::Process, "fork", &error));
-        }
-        let born = birth::clone_away(self.policy.network)
-            .map_err(|error| Missing::new(Layer::Namespaces, "clone into new namespaces", &error))?;
+        let born = if self.tier == Tier::Process {
+            birth::fork().map_err(|error| Missing::new(Layer::Process, "fork", &error))?
+        } else {
+            birth::clone_away(self.policy.network)
+                .map_err(|error| Missing::new(Layer::Namespaces, "clone into new namespaces", &error))?
+        };
         let Some(born) = born else { return Ok(None) };
-        match ids.write_maps(born.pid) {
-            Ok(()) => Ok(Some(born)),
-            Err(error) => {
-                end(born.pid);
-                Err(Missing::new(Layer::Ids, "writing the maps of users and groups", &error))
-            }
-        }
+        // From here and not by itself: what a process with the host's CAP_SYS_RESOURCE sets, programs cannot lower.
+        let score = format!("/proc/{}/oom_score_adj", born.pid.as_raw_nonzero());
+        std::fs::write(score, OOM_SCORE)
+            .map_err(|error| Missing::new(Layer::Process, "setting oom_score_adj", &error))
+            .and_then(|()| {
+                ids.write_maps(born.pid)
+                    .map_err(|error| Missing::new(Layer::Ids, "writing the maps of users and groups", &error))
+            })
+            .inspect_err(|_| end(born.pid))?;
+        Ok(Some(born))
     }
 
     /// What the tier, once it works, still lacks on this machine.
@@ -74,7 +78,11 @@ impl Plan {
     /// # Errors
     /// It is known without trying that it does not work.
     pub fn shortfall(&self, own_ids: bool) -> Result<Option<Missing>, Missing> {
-        if self.tier == Tier::Process { landlock::shortfall(own_ids) } else { Ok(None) }
+        if self.tier == Tier::Process {
+            landlock::shortfall(own_ids)
+        } else {
+            Ok(landlock::root_shortfall(own_ids))
+        }
     }
 
     /// Takes this process behind its walls. `at` is a directory of the host to build the root on; the
@@ -94,23 +102,24 @@ impl Plan {
         root::enter(&self.policy, &self.trees, at)?;
         own_descriptors().map_err(process("opening /dev/null"))?;
         limit().map_err(process("setting limits"))?;
-        std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).map_err(process("setting oom_score_adj"))?;
         let clear_refs = OpenOptions::new().write(true).open("/proc/self/clear_refs").ok();
         ids.drop_privileges()
             .map_err(|error| Missing::new(Layer::Privileges, "giving up privileges", &error))?;
         Ok(Entered { clear_refs })
     }
 
-    /// Closes the door: from here on nothing can be changed any more, by the worker neither.
+    /// Closes the door: from here on nothing can be changed any more, by the worker neither. `two_threads`: it will
+    /// have a second one, [`SECOND_THREAD`](super::SECOND_THREAD).
     ///
     /// # Errors
     /// The layer that failed; the process must end.
-    pub fn seal(&self) -> Result<(), Missing> {
+    pub fn seal(&self, two_threads: bool) -> Result<(), Missing> {
         let privileges = |error: rustix::io::Errno| Missing::new(Layer::Privileges, "sealing", &error.into());
         // Programs that are the same user must not read or trace it.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(privileges)?;
         rustix::thread::set_no_new_privs(true).map_err(privileges)?;
-        seccomp::install(Place::Namespaces)
+        landlock::hold_to_root(self.policy.network)?;
+        seccomp::install(Place::Namespaces { two_threads })
             .map_err(|error| Missing::new(Layer::Seccomp, "installing the filter", &error))
     }
 }
@@ -125,8 +134,10 @@ fn own_descriptors() -> io::Result<()> {
 
 /// Limits that no command sets for itself: what is shared between all processes of a user, and
 /// what no judged program needs. They are only ever lowered.
-pub(super) fn limit() -> io::Result<()> {
+pub fn limit() -> io::Result<()> {
     let most = [
+        // None: not 0, at which a program of the host that takes cores over a pipe would still be started.
+        (Resource::Core, 1),
         (Resource::Memlock, 8 << 20),
         (Resource::Msgqueue, 0),
         (Resource::Sigpending, 4096),

@@ -93,6 +93,46 @@ pub fn restrict(ruleset: RawFd) -> io::Result<()> {
     }
 }
 
+/// Holds this thread and all that it starts to programs below its root, and, where it shares the `network` with the
+/// host, to abstract sockets of its own. As far as [`root_shortfall`] does not say otherwise; sockets from Linux 6.12 on.
+///
+/// Evalmill's own executable is outside of that root, and the worker's `/proc/self/exe` leads to it all the same. A
+/// program that has it executed can change its mode where it is the same user's.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn hold_to_root(network: bool) -> Result<(), Missing> {
+    if version().unwrap_or(0) < MOVES {
+        return Ok(());
+    }
+    let held = || -> Result<(), Box<dyn std::error::Error>> {
+        // Moving from one directory to another is refused unless it is allowed.
+        let access = make_bitflags!(AccessFs::{Execute | Refer});
+        let mut ruleset = Ruleset::default().handle_access(access)?;
+        if network {
+            ruleset = ruleset.scope(Scope::AbstractUnixSocket)?;
+        }
+        let root = PathBeneath::new(PathFd::new("/")?, access);
+        ruleset.create()?.add_rule(root)?.restrict_self()?;
+        Ok(())
+    };
+    held().map_err(|error| failed(&*error))
+}
+
+/// What programs in namespaces can do where [`hold_to_root`] does nothing, if they are the user that evalmill is.
+pub(super) fn root_shortfall(own_ids: bool) -> Option<Missing> {
+    let said = match version() {
+        Ok(version) if own_ids || version >= MOVES => return None,
+        Ok(version) => format!("version {version}"),
+        Err(error) => error.to_string(),
+    };
+    (!own_ids).then(|| Missing {
+        layer: Layer::Landlock,
+        said: format!("{said}: programs can change the mode of evalmill's own executable"),
+        remedy: "it needs Linux 5.19 or newer with `landlock` in its lsm= list, or an executable that is another user's".to_owned(),
+    })
+}
+
 /// The kernel's version of Landlock.
 fn version() -> io::Result<i32> {
     // SAFETY: with this flag the kernel takes no structure, and answers a number.
@@ -125,8 +165,16 @@ pub(super) fn shortfall(own_ids: bool) -> Result<Option<Missing>, Missing> {
 }
 
 fn lacks(version: i32, own_ids: bool) -> Result<Option<Missing>, Missing> {
-    if own_ids || version >= SCOPES {
+    if version >= SCOPES || own_ids && version >= TRUNCATES {
         return Ok(None);
+    }
+    if own_ids {
+        return Ok(Some(Missing {
+            layer: Layer::Landlock,
+            said: format!("version {version} lets programs empty files that every user may write"),
+            remedy: "it needs Linux 6.2 or newer, or let no file of the host be writable by everybody"
+                .to_owned(),
+        }));
     }
     if version < TRUNCATES {
         return Err(Missing {
@@ -215,7 +263,9 @@ mod tests {
     #[test]
     fn old_versions_are_told_apart() {
         assert_eq!(lacks(7, false), Ok(None));
-        assert_eq!(lacks(1, true), Ok(None));
+        assert_eq!(lacks(3, true), Ok(None));
+        let missing = lacks(2, true).unwrap().unwrap();
+        assert!(missing.said.contains("every user may write"), "{missing}");
         let missing = lacks(5, false).unwrap().unwrap();
         assert!(missing.said.contains("signal") && missing.remedy.contains("6.12"), "{missing}");
         let missing = lacks(2, false).unwrap_err();

@@ -31,7 +31,8 @@
 //!   watches that programs of several workers put on files of a tree that both see;
 //! - drop the supplementary groups of an ordinary user: the kernel does not allow it. No file that
 //!   they could open is shown;
-//! - with the host's network, keep programs from its loopback services and abstract sockets;
+//! - with the host's network, keep programs from its loopback services, and before Linux 6.12 from its abstract
+//!   sockets;
 //! - keep the host's kernel from its own defects.
 
 mod birth;
@@ -59,10 +60,11 @@ use thiserror::Error;
 use crate::config::{Sandbox, Tier, TierChoice};
 
 pub use birth::Born;
-pub use enter::{Entered, Plan};
+pub use enter::{Entered, Plan, limit};
 pub use ids::Ids;
 pub use missing::{Layer, Missing};
 pub use policy::{BOX_DIR, PROGRAM_ID, Policy};
+pub use seccomp::SECOND_THREAD;
 pub use shortage::{Seen, Shortage, Want};
 pub use trees::Trees;
 
@@ -180,10 +182,12 @@ pub fn notice(tier: Tier, network: bool, missing: &[Missing]) -> String {
         let mut text = format!(
             "isolation tier \"{name}\": programs see read-only system files, their own box and processes, and {network}"
         );
-        if let Some(missing) = missing.first() {
-            text.push_str(&format!(
-                "; their limits are watched, not enforced by the kernel (missing {missing})"
-            ));
+        for missing in missing {
+            let what = match missing.layer {
+                Layer::Cgroup => "; their limits are watched, not enforced by the kernel",
+                _ => "",
+            };
+            text.push_str(&format!("{what} (missing {missing})"));
         }
         return text;
     }

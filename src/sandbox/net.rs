@@ -7,15 +7,26 @@ use std::os::fd::AsRawFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-/// Brings `lo` up in this network namespace, and lets a port that a program has used be free for the next.
+/// Settings of `net.ipv4` in a namespace of its own.
+const SETTINGS: [(&str, &str); 3] = [
+    // No connection may linger in TIME_WAIT: the next box would find its port taken.
+    ("tcp_max_tw_buckets", "0"),
+    // What stands between two ends of a program is memory of the kernel, and a limit of the machine for everybody.
+    ("tcp_rmem", "4096 131072 524288"),
+    ("tcp_wmem", "4096 65536 524288"),
+];
+
+/// Brings `lo` up in this network namespace, lets a port that a program has used be free for the next, and keeps
+/// the buffers of connections small.
 ///
 /// # Errors
 /// What was done, and what the kernel said.
 pub(super) fn set_up() -> Result<(), (&'static str, io::Error)> {
     loopback_up().map_err(|error| ("bringing the loopback interface up", error))?;
-    // No connection may linger in TIME_WAIT: the next box would find its port taken.
-    fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "0")
-        .map_err(|error| ("setting net.ipv4.tcp_max_tw_buckets", error))
+    SETTINGS.iter().try_for_each(|(name, value)| {
+        fs::write(format!("/proc/sys/net/ipv4/{name}"), value)
+            .map_err(|error| ("setting net.ipv4.tcp_*", error))
+    })
 }
 
 fn loopback_up() -> io::Result<()> {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{DumpableBehavior, Gid, Uid};
 
-use super::enter::{Entered, OOM_SCORE, Plan, limit};
+use super::enter::{Entered, Plan, limit};
 use super::ids::Ids;
 use super::landlock::{self, Domain, Domains};
 use super::missing::{Layer, Missing};
@@ -56,7 +56,6 @@ impl Plan {
         })?;
         let domains = landlock::domains(&self.policy, &self.trees, &home)?;
         limit().map_err(process("setting limits"))?;
-        fs::write("/proc/self/oom_score_adj", OOM_SCORE).map_err(process("setting oom_score_adj"))?;
         let clear_refs = OpenOptions::new().write(true).open("/proc/self/clear_refs").ok();
         ids.drop_privileges()
             .map_err(|error| Missing::new(Layer::Privileges, "giving up privileges", &error))?;

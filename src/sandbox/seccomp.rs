@@ -6,9 +6,9 @@
 //! answers an errno and never a signal, so programs can try and fall back.
 //!
 //! - Numbers above the newest that this table knows do not exist, like x32 and other architectures.
-//! - In namespaces the worker is process 1, and where it has no ids of its own it shares the user
-//!   with its programs. So every call that could change or inspect a process by number is refused for number 1,
-//!   and for whole users and groups. Signals need no rule: process 1 has no handlers.
+//! - In namespaces the worker is process 1, its second thread is number 2 where it has one, and where it has no ids
+//!   of its own it shares the user with its programs. So every call that could change or inspect a process by number
+//!   is refused for those, and for whole users and groups. Signals need no rule: process 1 has no handlers.
 //! - Among the processes of the host ([`Place::Host`]) number 1 is a stranger. With a user of its own a program can
 //!   change no other process anyway; as the same user it may name no process but itself (0), which also
 //!   refuses threads named by number. Opening a pidfd is allowed there: it gives no right, and the worker needs it.
@@ -27,7 +27,10 @@ use super::bpf::{self, Rule, Test, When};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// In namespaces of its own, as process 1.
-    Namespaces,
+    Namespaces {
+        /// The worker has a second thread, [`SECOND_THREAD`].
+        two_threads: bool,
+    },
     /// Among the processes of the host.
     Host {
         /// The host's network may be used.
@@ -81,6 +84,11 @@ const NONBLOCK: u32 = 0o4000;
 
 /// A process that is not for programs to change: the worker.
 const WORKER: Test = Test::Is(1);
+/// The same where it has a second thread: a call that names a thread may change its whole process.
+const BOTH_THREADS: Test = Test::In(&[1, SECOND_THREAD]);
+/// The number of a thread that the first process of a namespace makes before it starts anything else; it is
+/// never given to another as long as that thread lives.
+pub const SECOND_THREAD: u32 = 2;
 /// The same where the worker has any number: none but the caller.
 const OTHERS: Test = Test::NotIn(&[0]);
 
@@ -91,6 +99,8 @@ const IOPRIO_WHO_PROCESS: u32 = 1;
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
 const TIOCSETD: u32 = 0x5423;
+
+const MAP_HUGETLB: u32 = libc::MAP_HUGETLB.unsigned_abs();
 
 /// Not in every libc.
 const OPEN_TREE_ATTR: i64 = 467;
@@ -113,6 +123,8 @@ const OLD: &[Rule] = &[];
 
 /// The table. Rules of one call stand together; the common calls come first.
 const RULES: &[Rule] = &[
+    // Pages of another pool, which no limit of memory counts; the answer is that of an empty pool.
+    or(arg(libc::SYS_mmap, 3, Test::AnyOf(MAP_HUGETLB)), libc::ENOMEM),
     // Threads are made by `clone` where `clone3`, whose flags are out of a filter's sight, is not there.
     arg(libc::SYS_clone, 0, Test::AnyOf(NEW_NAMESPACES)),
     or(always(libc::SYS_clone3), libc::ENOSYS),
@@ -124,6 +136,9 @@ const RULES: &[Rule] = &[
     or(arg(libc::SYS_socketpair, 0, FAMILIES), libc::EAFNOSUPPORT),
     // Process 1, users and groups.
     arg(libc::SYS_prlimit64, 0, WORKER),
+    // The limit by which no core is written is not lowered to one by which it is handed to a program of the host.
+    Rule { call: libc::SYS_prlimit64, when: When::Setting(1, libc::RLIMIT_CORE, 2), errno: PERM },
+    arg(libc::SYS_setrlimit, 0, Test::Is(libc::RLIMIT_CORE)),
     arg(libc::SYS_sched_setaffinity, 0, WORKER),
     arg(libc::SYS_sched_setscheduler, 0, WORKER),
     arg(libc::SYS_sched_setparam, 0, WORKER),
@@ -176,6 +191,9 @@ const RULES: &[Rule] = &[
     always(libc::SYS_bpf),
     always(libc::SYS_perf_event_open),
     always(libc::SYS_userfaultfd),
+    or(arg(libc::SYS_memfd_create, 1, Test::AnyOf(libc::MFD_HUGETLB)), libc::ENOMEM),
+    // Without it the other calls of its kind have nothing to work on. Events are of the whole machine, and few.
+    always(libc::SYS_io_setup),
     always(libc::SYS_io_uring_setup),
     always(libc::SYS_io_uring_enter),
     always(libc::SYS_io_uring_register),
@@ -224,9 +242,19 @@ const RULES: &[Rule] = &[
 
 fn rules(place: Place) -> Vec<Rule> {
     let mut rules: Vec<Rule> = RULES.iter().chain(OLD).copied().collect();
-    let Place::Host { network, own_ids } = place else { return rules };
     // The rule of a process by its number.
     let of_worker = |rule: &Rule| matches!(rule.when, When::Arg(_, test) if test == WORKER);
+    let (network, own_ids) = match place {
+        Place::Namespaces { two_threads } => {
+            for rule in rules.iter_mut().filter(|rule| two_threads && of_worker(rule)) {
+                if let When::Arg(_, test) = &mut rule.when {
+                    *test = BOTH_THREADS;
+                }
+            }
+            return rules;
+        }
+        Place::Host { network, own_ids } => (network, own_ids),
+    };
     rules.retain(|rule| !of_worker(rule) || !(own_ids || rule.call == libc::SYS_pidfd_open));
     for rule in &mut rules {
         rule.when = match rule.when {
@@ -263,10 +291,14 @@ mod tests {
         }
         let refuses = |rule: &Rule| match rule.when {
             When::Always => true,
+            When::Setting(index, value, pointer) => {
+                args[usize::from(index)] as u32 == value && args[usize::from(pointer)] != 0
+            }
             When::Arg(index, test) => {
                 let value = args[usize::from(index)] as u32;
                 match test {
                     Test::Is(one) => value == one,
+                    Test::In(values) => values.contains(&value),
                     Test::AnyOf(bits) => value & bits != 0,
                     Test::NotIn(values) => !values.contains(&value),
                 }
@@ -278,15 +310,19 @@ mod tests {
             .map(|rule| rule.errno)
     }
 
+    const WORKER_ALONE: Place = Place::Namespaces { two_threads: false };
+    const TWO_THREADS: Place = Place::Namespaces { two_threads: true };
     const HOST: Place = Place::Host { network: false, own_ids: false };
     const HOST_OWN: Place = Place::Host { network: false, own_ids: true };
     const HOST_NETWORK: Place = Place::Host { network: true, own_ids: false };
 
     #[rstest]
-    fn the_filter_is_the_table(#[values(Place::Namespaces, HOST, HOST_OWN, HOST_NETWORK)] place: Place) {
+    fn the_filter_is_the_table(
+        #[values(WORKER_ALONE, TWO_THREADS, HOST, HOST_OWN, HOST_NETWORK)] place: Place,
+    ) {
         let program = bpf::assemble(&rules(place), LAST);
         let values =
-            [0, 1, 2, 3, 10, 16, 17, 40, 0x80, 0x5412, 0x541c, 0x1000_0000, 0x7e02_0000, 0xffff_ffff];
+            [0, 1, 2, 3, 4, 10, 16, 17, 40, 0x80, 0x5412, 0x541c, 0x1000_0000, 0x7e02_0000, 0xffff_ffff];
         for number in 0..=512 {
             for value in values {
                 for high in [0, 1 << 32] {
@@ -300,7 +336,7 @@ mod tests {
 
     #[test]
     fn other_architectures_and_x32_do_not_exist() {
-        let program = bpf::assemble(&rules(Place::Namespaces), LAST);
+        let program = bpf::assemble(&rules(WORKER_ALONE), LAST);
         // i386 and arm.
         for architecture in [0x4000_0003, 0x4000_0028] {
             assert_eq!(bpf::evaluate(&program, architecture, 1, [0; 6]), Some(libc::ENOSYS));
@@ -312,7 +348,7 @@ mod tests {
 
     #[rstest]
     fn rules_of_one_call_stand_together(
-        #[values(Place::Namespaces, HOST, HOST_OWN, HOST_NETWORK)] place: Place,
+        #[values(WORKER_ALONE, TWO_THREADS, HOST, HOST_OWN, HOST_NETWORK)] place: Place,
     ) {
         let rules = rules(place);
         let groups = rules.chunk_by(|a, b| a.call == b.call).count();
@@ -333,18 +369,31 @@ mod tests {
     #[case::sctp(libc::SYS_socket, [2, 1, 132, 0, 0, 0], Some(libc::EPROTONOSUPPORT))]
     #[case::own_limits(libc::SYS_prlimit64, [0; 6], None)]
     #[case::limits_of_the_worker(libc::SYS_prlimit64, [1, 7, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::own_cores(libc::SYS_prlimit64, [0, 4, 0x7fff_0000_1000, 0, 0, 0], Some(libc::EPERM))]
+    #[case::from_far_up(libc::SYS_prlimit64, [0, 4, 0x1_0000_0000, 0, 0, 0], Some(libc::EPERM))]
+    #[case::read(libc::SYS_prlimit64, [0, 4, 0, 0x7fff_0000_1000, 0, 0], None)]
+    #[case::own_files(libc::SYS_prlimit64, [0, 7, 0x7fff_0000_1000, 0, 0, 0], None)]
+    #[case::own_cores_of_old(libc::SYS_setrlimit, [4, 0, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::own_files_of_old(libc::SYS_setrlimit, [7, 0, 0, 0, 0, 0], None)]
     #[case::own_priority(libc::SYS_setpriority, [0, 0, 5, 0, 0, 0], None)]
     #[case::priority_of_the_user(libc::SYS_setpriority, [2, 0, 5, 0, 0, 0], Some(libc::EPERM))]
     #[case::query(libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0, 0], None)]
     #[case::no_randomisation(libc::SYS_personality, [0x4_0000, 0, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::memory(libc::SYS_mmap, [0, 4096, 3, 0x22, u64::MAX, 0], None)]
+    #[case::huge_pages(libc::SYS_mmap, [0, 4096, 3, 0x1504_0022, u64::MAX, 0], Some(libc::ENOMEM))]
+    #[case::huge_pages_in_a_file(libc::SYS_memfd_create, [0, 0x5400_0004, 0, 0, 0, 0], Some(libc::ENOMEM))]
     #[case::push(libc::SYS_ioctl, [0, 0xffff_ffff_0000_5412, 0, 0, 0, 0], Some(libc::EPERM))]
     fn cases(#[case] call: i64, #[case] args: [u64; 6], #[case] answer: Option<i32>) {
-        let program = bpf::assemble(&rules(Place::Namespaces), LAST);
+        let program = bpf::assemble(&rules(WORKER_ALONE), LAST);
         let number = u32::try_from(call).unwrap();
         assert_eq!(bpf::evaluate(&program, bpf::NATIVE_ARCHITECTURE, number, args), answer);
     }
 
     #[rstest]
+    #[case::second_thread(TWO_THREADS, libc::SYS_prlimit64, [2, 7, 0, 0, 0, 0], Some(libc::EPERM))]
+    #[case::first_thread(TWO_THREADS, libc::SYS_setpriority, [0, 1, 5, 0, 0, 0], Some(libc::EPERM))]
+    #[case::a_program(TWO_THREADS, libc::SYS_prlimit64, [3, 7, 0, 0, 0, 0], None)]
+    #[case::first_program(WORKER_ALONE, libc::SYS_prlimit64, [2, 7, 0, 0, 0, 0], None)]
     #[case::no_network(HOST, libc::SYS_socket, [2, 1, 0, 0, 0, 0], Some(libc::EAFNOSUPPORT))]
     #[case::no_unix_socket(HOST_OWN, libc::SYS_socket, [1, 1, 0, 0, 0, 0], Some(libc::EAFNOSUPPORT))]
     #[case::network(HOST_NETWORK, libc::SYS_socket, [2, 1, 0, 0, 0, 0], None)]
@@ -357,7 +406,7 @@ mod tests {
     #[case::pidfd(HOST, libc::SYS_pidfd_open, [77, 0, 0, 0, 0, 0], None)]
     #[case::getfd(HOST_OWN, libc::SYS_pidfd_getfd, [0; 6], Some(libc::EPERM))]
     #[case::priority_of_the_user(HOST_OWN, libc::SYS_setpriority, [2, 0, 5, 0, 0, 0], Some(libc::EPERM))]
-    fn cases_on_the_host(
+    fn cases_of_places(
         #[case] place: Place,
         #[case] call: i64,
         #[case] args: [u64; 6],
@@ -384,7 +433,7 @@ mod tests {
                 assert_eq!((answer, said), (-1, Some(errno)), "call {number}");
             }
         };
-        for place in [Place::Namespaces, HOST, HOST_OWN] {
+        for place in [WORKER_ALONE, TWO_THREADS, HOST, HOST_OWN] {
             std::thread::spawn(move || sweep(place)).join().unwrap();
         }
     }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::{Ending, Lease};
 use super::inside::tree::parent_of;
 use super::launch::{ANSWER_LIMIT, LauncherProcess};
+use super::launcher;
 use super::manager::Report;
 use super::pool::{Action, Event, Job, Pool, RecycleReason, Rules, WorkerId};
 use super::protocol::{FromLauncher, ToLauncher};
@@ -442,8 +443,9 @@ impl Actor {
             process.finish(until).await;
         }
         // The launcher has done it, unless it was killed; workers of a lost launcher may have made
-        // something since.
-        let _ = tokio::fs::remove_dir_all(&self.settings.policy.scratch_dir).await;
+        // something since, of any depth.
+        let scratch = self.settings.policy.scratch_dir.clone();
+        let _ = tokio::task::spawn_blocking(move || launcher::remove_whole(&scratch)).await;
         self.publish();
     }
 }

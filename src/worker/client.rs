@@ -100,7 +100,7 @@ impl LostReason {
 /// Why there is no box.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The worker could not make it, and went back to the pool.
+    /// The worker could not make it. The next one might fail as well, so the worker is replaced.
     #[error("the box could not be made: {0}")]
     Refused(String),
     /// The worker is gone.
@@ -224,7 +224,7 @@ impl Lease {
             (held, FromWorker::Opened(opened)) => match opened.outcome {
                 Ok(path) => Ok(OpenBox { worker: held.worker, held: Some(held), path }),
                 Err(reason) => {
-                    held.give_back(Some(0), Ok(()));
+                    held.give_back(Some(0), Err(reason.clone()));
                     Err(OpenError::Refused(reason))
                 }
             },
@@ -323,6 +323,15 @@ mod tests {
         let (error, ending) = opened_against(&[2, 0, 0, 0, 0xff, 0xff]).await;
         assert!(matches!(error, OpenError::Lost(Lost { reason: LostReason::Undecodable(_), .. })), "{error}");
         assert!(matches!(ending, Some(Ending::Broken)));
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_makes_no_box_is_not_used_again() {
+        use crate::worker::protocol::Opened;
+        let refusal = FromWorker::Opened(Opened { outcome: Err("no room".to_owned()) });
+        let (error, ending) = opened_against(&frame::encode(&refusal).unwrap()).await;
+        assert!(matches!(error, OpenError::Refused(reason) if reason == "no room"));
+        assert!(matches!(ending, Some(Ending::Returned { clean: Err(_), .. })));
     }
 
     #[tokio::test]

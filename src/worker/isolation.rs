@@ -87,9 +87,9 @@ impl Isolation {
             match walls.any(trying, policy, own, cgroups.as_deref()) {
                 None => return Start::Probe,
                 Some(Ok((walls, lacks))) => {
-                    missing.extend(lacks);
                     // With namespaces, cgroups alone are more.
                     missing.retain(|one: &Missing| trying == Tier::Process || one.layer == Layer::Cgroup);
+                    missing.extend(lacks);
                     missing.sort_by_key(|one| one.layer == Layer::Cgroup);
                     return Start::Ready(Self { tier: trying, missing, walls: Some(walls), cgroups });
                 }

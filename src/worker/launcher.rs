@@ -445,12 +445,7 @@ impl Launcher {
                 break;
             }
         }
-        if let (Some(parent), Some(name)) = (
-            self.policy.scratch_dir.parent(),
-            self.policy.scratch_dir.file_name().and_then(|name| name.to_str()),
-        ) {
-            remove(parent, name);
-        }
+        remove_whole(&self.policy.scratch_dir);
         self.isolation.end();
         code
     }
@@ -463,6 +458,13 @@ impl Launcher {
 /// Whether the supervisor knows of a worker, so that it wants to hear of its end.
 fn is_known(stage: &Stage) -> bool {
     !matches!(stage, Stage::Failed)
+}
+
+/// As [`remove`], of a path.
+pub(super) fn remove_whole(path: &Path) {
+    if let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        remove(parent, name);
+    }
 }
 
 /// Removes what hostile programs may have made: any depth, any mode. What cannot go stays, and is said.

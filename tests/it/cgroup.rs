@@ -43,18 +43,23 @@ impl Place {
     }
 
     fn start(&self, scratch: &Path, args: &[&str]) -> Child {
+        self.start_by(&[], scratch, args)
+    }
+
+    /// `by`: what evalmill is started by.
+    fn start_by(&self, by: &[&str], scratch: &Path, args: &[&str]) -> Child {
         let mut program = evalmill(scratch);
         program.arg("run").args(args).env("EVALMILL__SANDBOX__TIER", "full");
         let piped = Stdio::piped;
-        self.within(&program).stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap()
+        self.within(by, &program).stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap()
     }
 
-    /// The same program, which first enters the groups.
-    pub(crate) fn within(&self, program: &Command) -> Command {
+    /// The same program, which first enters the groups; `by`: what it is started by.
+    pub(crate) fn within(&self, by: &[&str], program: &Command) -> Command {
         let [memory, pids, cpu] = &self.0;
         let enter = "for dir in \"$1\" \"$2\" \"$3\"; do echo $$ > \"$dir/cgroup.procs\" || exit 9; done; shift 3; exec \"$@\"";
         let mut command = Command::new("sh");
-        command.args(["-c", enter, "sh"]).args([memory, pids, cpu]);
+        command.args(["-c", enter, "sh"]).args([memory, pids, cpu]).args(by);
         command.arg(program.get_program()).args(program.get_args());
         for (name, value) in program.get_envs() {
             match value {
@@ -366,6 +371,41 @@ fn a_killed_launcher_leaves_nothing() {
         let result: Value = serde_json::from_str(line).unwrap();
         assert_eq!((&result["verdict"], &result["worker"]["tier"]), (&json!("passed"), &json!("full")));
     }
+    assert_eq!(place.groups(), Vec::<PathBuf>::new());
+}
+
+/// Groups of version 1 that were given to an ordinary user: worker and programs have one id, so that only the filter of
+/// system calls keeps a program from the worker's second thread, by which the limits of all of it can be set.
+#[test]
+fn an_ordinary_users_program_sets_no_limit_of_its_worker() {
+    let Some(place) = Place::new() else { return };
+    for dir in &place.0 {
+        for file in [dir.clone(), dir.join("cgroup.procs"), dir.join("tasks")] {
+            std::os::unix::fs::chown(file, Some(65534), Some(65534)).unwrap();
+        }
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let source = "
+import os, resource
+for pid in 1, 2:
+    for what in (lambda: resource.prlimit(pid, resource.RLIMIT_STACK, (1 << 16, 1 << 16)),
+                 lambda: os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0)),
+                 lambda: os.setpriority(os.PRIO_PROCESS, pid, 19)):
+        try:
+            print('worked', what())
+        except PermissionError:
+            pass
+print(os.getpid() > 2, resource.prlimit(os.getpid(), resource.RLIMIT_NOFILE)[0])
+";
+    let by = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mut child = place.start_by(&by, scratch.path(), &["--workers", "1"]);
+    writeln!(child.stdin.take().unwrap(), "{}", python(source, 100)).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
+    assert_eq!(result["worker"]["tier"], "full", "{stderr}");
+    assert_eq!(command(&result)["stdout"], "True 256\n", "{result}");
     assert_eq!(place.groups(), Vec::<PathBuf>::new());
 }
 

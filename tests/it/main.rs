@@ -23,6 +23,7 @@ mod report;
 mod sandbox;
 mod shortages;
 mod support;
+mod tiers;
 mod utilities;
 mod verdicts;
 mod wire;

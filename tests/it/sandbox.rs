@@ -220,93 +220,6 @@ for dir in ['/tmp', '/dev/shm', '/box']:
 os._exit(0)
 "
 )]
-#[case::a_daemon_is_gone(
-    "
-import os, signal, sys, time
-for number in range(5):
-    if os.fork() == 0:
-        os.setsid()
-        if os.fork() == 0:
-            for one in range(1, 32):
-                try:
-                    signal.signal(one, signal.SIG_IGN)
-                except OSError:
-                    pass
-            while True:
-                time.sleep(1)
-        os._exit(0)
-"
-)]
-#[case::a_respawner_is_gone(
-    "
-import os
-if os.fork() == 0:
-    while True:
-        if os.fork() > 0:
-            os._exit(0)
-"
-)]
-#[case::signals_to_the_worker_do_nothing(
-    "
-import os, signal, subprocess
-child = subprocess.Popen(['sleep', '60'])
-for target in [1, os.getppid()]:
-    for one in range(1, 65):
-        try:
-            os.kill(target, one)
-        except OSError:
-            pass
-os.kill(-1, signal.SIGKILL)
-assert child.wait() == -signal.SIGKILL
-"
-)]
-#[case::setuid_does_nothing(
-    "
-import os, shutil, subprocess
-status = dict(line.strip().split(':\\t', 1) for line in open('/proc/self/status') if ':\\t' in line.strip())
-assert status['NoNewPrivs'] == '1' and status['Seccomp'] == '2', status
-for name in ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']:
-    assert int(status[name], 16) == 0, name
-shutil.copy('/usr/bin/id', 'id')
-os.chmod('id', 0o6755)
-assert subprocess.run(['./id', '-u'], capture_output=True, text=True).stdout == '1000\\n'
-su = subprocess.run(['su', '-c', 'id -u', 'root'], capture_output=True, stdin=subprocess.DEVNULL)
-assert b'0\\n' != su.stdout, su
-for change in [lambda: os.setuid(0), lambda: os.setuid(1), lambda: os.setgid(0), lambda: os.setgroups([0])]:
-    try:
-        change()
-    except OSError:
-        continue
-    raise SystemExit('another id')
-"
-)]
-#[case::the_disk_is_limited(
-    "
-import errno, os
-def fill(dir):
-    with open(dir + '/big', 'wb', buffering=0) as file:
-        while True:
-            file.write(bytes(1 << 20))
-for dir in ['/tmp', '.', '/dev/shm']:
-    try:
-        fill(dir)
-    except OSError as error:
-        assert error.errno in (errno.ENOSPC, errno.EFBIG), error
-assert sum(os.stat(dir + '/big').st_size for dir in ['/tmp', '.', '/dev/shm']) <= 256 << 20
-"
-)]
-#[case::inodes_are_limited(
-    "
-import errno, os
-try:
-    for number in range(100000):
-        os.close(os.open(f'/tmp/{number}', os.O_CREAT))
-except OSError as error:
-    assert error.errno == errno.ENOSPC and number < 10000, (number, error)
-else:
-    raise SystemExit('no limit')
-"
-)]
 #[case::threads_and_processes_work(
     "
 import concurrent.futures, multiprocessing, os, subprocess, threading
@@ -321,27 +234,6 @@ with lock:
     pass
 assert subprocess.run(['bash', '-c', 'echo $((6*7)) | cat'], capture_output=True, text=True).stdout == '42\\n'
 assert subprocess.run('exit 3', shell=True).returncode == 3
-"
-)]
-#[case::no_network(
-    "
-import socket, time
-begun = time.monotonic()
-for address in [('1.1.1.1', 53), ('169.254.169.254', 80), ('10.0.0.1', 22), ('127.0.0.1', PORT)]:
-    try:
-        socket.create_connection(address, timeout=3)
-    except OSError:
-        continue
-    raise SystemExit(f'connected: {address}')
-try:
-    socket.getaddrinfo('example.com', 80)
-except OSError:
-    pass
-else:
-    raise SystemExit('resolved')
-assert socket.getaddrinfo('localhost', 80)
-assert time.monotonic() - begun < 2
-assert [line.split(':')[0].strip() for line in open('/proc/net/dev').readlines()[2:]] == ['lo']
 "
 )]
 fn hostile(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who, #[case] source: &str) {
@@ -362,16 +254,10 @@ fn hostile(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who, #[case] sour
 /// Limits that a program runs into: the verdict says so, and the next program notices nothing. Whether the worker
 /// was replaced meanwhile is not the next one's concern.
 #[rstest]
-#[case::fork_bomb("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", "process_limit")]
 #[case::fork_bomb_of_sessions(
     "import os\nwhile True:\n  try:\n    if os.fork() == 0: os.setsid()\n  except OSError: pass",
     "process_limit"
 )]
-#[case::thread_bomb(
-    "import threading, time\nwhile True:\n  try: threading.Thread(target=time.sleep, args=(60,)).start()\n  except RuntimeError: time.sleep(0.1)",
-    "process_limit"
-)]
-#[case::memory("x = []\nwhile True: x.append(bytearray(b'x' * (1 << 20)))", "memory_limit")]
 #[case::memory_of_one_that_hides(
     "import ctypes\nctypes.CDLL(None).prctl(4, 0)\nx = []\nwhile True: x.append(bytearray(b'x' * (1 << 20)))",
     "memory_limit"
@@ -380,7 +266,6 @@ fn hostile(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who, #[case] sour
     "import os\nwhile True:\n  try:\n    os.mkdir('d'); os.chdir('d')\n  except OSError: os._exit(7)",
     "exited"
 )]
-#[case::stopped("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "wall_limit")]
 fn limits(
     #[values(Who::Tester, Who::Full, Who::Nobody)] who: Who,
     #[case] source: &str,
@@ -420,53 +305,38 @@ v6.bind(('::1', 8081))
     }
 }
 
-#[cfg(target_arch = "x86_64")]
+/// Abstract names belong to a network, and here that is the host's.
 #[rstest]
-fn refused_calls_answer_an_errno(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who) {
-    let source = "
-import ctypes, errno, mmap, os
-libc = ctypes.CDLL(None, use_errno=True)
-def call(number, *args):
-    ctypes.set_errno(0)
-    answer = libc.syscall(ctypes.c_long(number), *[ctypes.c_ulong(arg & (1 << 64) - 1) for arg in args])
-    return errno.errorcode.get(ctypes.get_errno()) if answer == -1 else answer
-EVERY = [
-    ('mount', 165), ('umount2', 166), ('pivot_root', 155), ('chroot', 161), ('open_tree', 428), ('move_mount', 429),
-    ('fsopen', 430), ('mount_setattr', 442), ('setns', 308), ('ptrace', 101), ('process_vm_readv', 310),
-    ('process_vm_writev', 311), ('bpf', 321), ('io_uring_setup', 425), ('io_uring_enter', 426), ('keyctl', 250),
-    ('add_key', 248), ('request_key', 249), ('userfaultfd', 323), ('perf_event_open', 298), ('shmget', 29), ('semget', 64),
-    ('msgget', 68), ('mq_open', 240), ('kexec_load', 246), ('init_module', 175), ('finit_module', 313), ('swapon', 167),
-    ('reboot', 169), ('settimeofday', 164), ('clock_settime', 227), ('open_by_handle_at', 304), ('name_to_handle_at', 303),
-    ('fanotify_init', 300), ('acct', 163), ('quotactl', 179), ('syslog', 103), ('iopl', 172), ('ioperm', 173), ('memfd_secret', 447),
-    ('pidfd_getfd', 438), ('kcmp', 312), ('process_madvise', 440), ('sethostname', 170),
-]
-for name, number in EVERY:
-    assert call(number, 0, 0, 0, 0, 0) == 'EPERM', (name, call(number, 0, 0, 0, 0, 0))
-NEWUSER = 0x10000000
-for flags in [NEWUSER, 0x20000, 0x40000000, 0x80, NEWUSER | 1 << 33]:
-    assert call(272, flags) in ('EPERM', 'EINVAL'), hex(flags)
-for flags in [NEWUSER | 17, NEWUSER | 1 << 32 | 17, 0x20000011, 0x40000011]:
-    assert call(56, flags, 0, 0, 0, 0) == 'EPERM', hex(flags)
-assert call(435, 0, 0) == 'ENOSYS' and call(470) == 'ENOSYS' and call(0x40000027) == 'ENOSYS'
-for family in [16, 17, 38, 40, 21]:
-    assert call(41, family, 2, 0) == 'EAFNOSUPPORT', family
-assert call(41, 2, 3, 1) == 'EPERM' and call(41, 2, 1, 132) == 'EPROTONOSUPPORT'
-assert call(135, 0x40000) == 'EPERM' and call(135, 0xffffffff) == 0
-assert call(302, 1, 7, 0, 0) == 'EPERM' and call(302, 0, 7, 0, 0) == 0
-assert call(141, 0, 1, 5) == 'EPERM' and call(141, 1, 0, 5) == 'EPERM' and call(141, 2, 0, 5) == 'EPERM' and call(141, 0, 0, 5) == 0
-assert call(203, 1, 8, 0) == 'EPERM' and call(434, 1, 0) == 'EPERM' and call(251, 3, 0, 0) == 'EPERM'
-assert call(16, 0, 0x5412, 0) == 'EPERM' and call(16, 0, 1 << 32 | 0x5412, 0) == 'EPERM'
-# getpid by int 0x80, and of x32: neither exists.
-def machine(code):
-    page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    page.write(code)
-    function = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
-    return function()
-assert machine(b'\\xb8\\x14\\x00\\x00\\x00\\xcd\\x80\\xc3') == -errno.ENOSYS
-assert machine(b'\\xb8\\x27\\x00\\x00\\x40\\x0f\\x05\\xc3') == -errno.ENOSYS
-assert machine(b'\\xb8\\x27\\x00\\x00\\x00\\x0f\\x05\\xc3') == os.getpid()
-";
-    survives(who, source);
+fn the_network_is_opened_and_no_abstract_socket(#[values(Who::Tester, Who::Full, Who::Nobody)] who: Who) {
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("evalmill-test-{}-{who:?}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let _named = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let source = format!(
+        "
+import os, socket
+socket.create_connection(('127.0.0.1', {port}), timeout=5)
+own = socket.socket(socket.AF_UNIX)
+own.bind('\\0own-{name}'); own.listen()
+socket.socket(socket.AF_UNIX).connect('\\0own-{name}')
+peer = socket.socket(socket.AF_UNIX)
+# Before 6.12 it is not kept from it.
+kept = tuple(map(int, os.uname().release.split('.')[:2])) >= (6, 12)
+try:
+    peer.connect('\\0{name}')
+except PermissionError:
+    assert kept
+else:
+    assert not kept, 'connected'
+"
+    );
+    let config = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    std::fs::write(config.path(), "[sandbox]\nnetwork = true\n").unwrap();
+    std::fs::set_permissions(config.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (results, stderr) = run(who, &[python(&source)], &["--config", config.path().to_str().unwrap()]);
+    assert_eq!(results[0]["verdict"], "passed", "{}\n{stderr}", told(&results[0]));
 }
 
 #[rstest]
@@ -629,91 +499,4 @@ fn humaneval_passes_inside(#[values(Who::Tester, Who::Full, Who::Nobody)] who: W
         "{wrong:?}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-}
-
-/// evalmill where the kernel makes no namespaces.
-fn without_namespaces(settings: &str) -> (Option<i32>, String, String) {
-    let scratch = tempfile::tempdir().unwrap();
-    let script = format!(
-        "echo 0 > /proc/sys/user/max_user_namespaces && echo '{{\"prediction\": {{\"commands\": [{{\"command\": [\"true\"]}}]}}}}' | EXEC_TMP_DIR={} {settings} exec {} run",
-        scratch.path().display(),
-        env!("CARGO_BIN_EXE_evalmill")
-    );
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "sh", "-c", &script])
-        .output()
-        .expect("unshare (package util-linux) is needed");
-    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-#[test]
-fn what_cannot_be_had_is_said_with_the_remedy() {
-    let (code, stdout, stderr) = without_namespaces("EVALMILL__SANDBOX__REQUIRE=none");
-    assert_eq!(code, Some(0), "{stderr}");
-    let result: Value = serde_json::from_str(&stdout).unwrap();
-    // The one id of that user namespace is the host's root, and programs are never that.
-    let reached = if rustix::process::geteuid().is_root() { "none" } else { "process" };
-    assert_eq!(result["worker"]["tier"], reached);
-    assert_eq!(result["worker"]["missing"][0], "namespaces");
-    let tier = format!("isolation tier \"{reached}\"");
-    for part in [&*tier, "missing namespaces: clone", "user.max_user_namespaces"] {
-        assert!(stderr.contains(part), "{stderr}");
-    }
-    for setting in ["EVALMILL__SANDBOX__REQUIRE=namespaces", "EVALMILL__SANDBOX__TIER=namespaces"] {
-        let (code, stdout, stderr) = without_namespaces(setting);
-        assert_eq!((code, &*stdout), (Some(69), ""), "{stderr}");
-        let reached = format!("gives \"{reached}\"");
-        for part in
-            ["\"namespaces\"", &*reached, "clone into new namespaces", "sysctl -w user.max_user_namespaces"]
-        {
-            assert!(stderr.contains(part), "{stderr}");
-        }
-    }
-}
-
-/// `run` by the root of a user namespace that has one id only: that of whoever makes it.
-fn root_with_one_id(who: Who) -> (Option<i32>, String, String) {
-    let (scratch, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    for dir in [&scratch, &dir] {
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-    }
-    let input = dir.path().join("in.jsonl");
-    let row = python("import os; assert os.getuid() == 1000; assert not os.path.exists('/root')");
-    std::fs::write(&input, row.to_string()).unwrap();
-    let mut command = Command::new("unshare");
-    if who == Who::Nobody && rustix::process::geteuid().is_root() {
-        command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "unshare"]);
-    }
-    let output = command
-        .args(["--user", "--map-root-user", env!("CARGO_BIN_EXE_evalmill"), "run", input.to_str().unwrap()])
-        .env("EXEC_TMP_DIR", scratch.path())
-        .env("EVALMILL__SANDBOX__TIER", "namespaces")
-        .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-#[test]
-fn root_with_one_id_only_is_an_ordinary_user() {
-    let (code, stdout, stderr) = root_with_one_id(Who::Nobody);
-    assert_eq!(code, Some(0), "{stderr}");
-    let result: Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!(result["verdict"], "passed", "{}\n{stderr}", told(&result));
-    assert_eq!(result["worker"]["tier"], "namespaces");
-}
-
-#[test]
-fn programs_are_never_the_hosts_root() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("not run: it takes the host's root");
-        return;
-    }
-    // The one id of that namespace is the host's root.
-    let (code, stdout, stderr) = root_with_one_id(Who::Tester);
-    assert_eq!((code, &*stdout), (Some(69), ""), "{stderr}");
-    assert!(stderr.contains("CAP_SETUID"), "{stderr}");
 }

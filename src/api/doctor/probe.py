@@ -296,9 +296,11 @@ def files():
 def core():
     pid = os.fork()
     if pid == 0:
-        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-        resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
-        os.abort()
+        try:
+            hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+            resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+        finally:
+            os.abort()
     _, status = os.waitpid(pid, 0)
     dumped = os.WCOREDUMP(status)
     fact("core", dumped, "a core was dumped" if dumped else "killed without a core")

@@ -76,6 +76,11 @@ impl Account {
         self.job.was_full_of_processes()
     }
 
+    /// Memory that is files', of a box and without a name; 0: unknown.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.job.file_bytes().unwrap_or(0)
+    }
+
     /// Whether memory has been at its limit since then.
     pub(super) fn was_full(&self) -> bool {
         self.job.was_full()

@@ -11,10 +11,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{FileType, IFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::wipe;
+use super::{shared, wipe};
 use crate::worker::protocol::{BoxFile, Close, Tracked};
 
 /// The directory of one worker: `<scratch>/w<id>/`, or in the tier `namespaces` all of
@@ -38,6 +38,7 @@ struct Tmp {
     name: CString,
     /// As it was made.
     made: Stat,
+    flags: IFlags,
 }
 
 /// One open box.
@@ -76,6 +77,11 @@ impl Home {
         Ok(Self { dir, path: path.to_path_buf(), above: None, kept, boxes: 0, tmp: None })
     }
 
+    /// Where boxes are made.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A fresh box with these files in it. After an error nothing of the box is left.
     pub(crate) fn open(&mut self, files: &[BoxFile]) -> Result<BoxDir, String> {
         self.boxes += 1;
@@ -110,8 +116,9 @@ impl Home {
             none => {
                 let name = CString::new(format!("tmp-{}", self.boxes))?;
                 rustix::fs::mkdirat(&self.dir, &name, Mode::RWXU)?;
-                let made = rustix::fs::statat(&self.dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-                none.insert(Tmp { name, made })
+                let made = open_dir(&self.path.join(OsStr::from_bytes(name.as_bytes())))?;
+                let flags = shared::flags(made.as_fd())?;
+                none.insert(Tmp { name, made: rustix::fs::fstat(&made)?, flags })
             }
         };
         Ok(self.path.join(OsStr::from_bytes(tmp.name.as_bytes())))
@@ -161,9 +168,12 @@ impl Tmp {
                 stat.st_mtime_nsec,
             )
         };
-        rustix::fs::statat(dir, &self.name, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|now| identity(&now) == identity(&self.made))
-            && wipe::is_empty(dir, self.name.as_c_str(), &[]).unwrap_or(false)
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(tmp) = rustix::fs::openat(dir, &self.name, flags, Mode::empty()) else { return false };
+        rustix::fs::fstat(&tmp).is_ok_and(|now| identity(&now) == identity(&self.made))
+            && shared::attributes(tmp.as_fd()).is_ok_and(|attributes| attributes.is_empty())
+            && shared::flags(tmp.as_fd()).is_ok_and(|flags| flags == self.flags)
+            && wipe::is_empty(tmp.as_fd(), ".", &[]).unwrap_or(false)
     }
 }
 
@@ -287,6 +297,7 @@ mod tests {
     #[case::untouched(|_: &Path| (), true)]
     #[case::a_file(|tmp: &Path| fs::write(tmp.join("x"), "").unwrap(), false)]
     #[case::other_rights(|tmp: &Path| fs::set_permissions(tmp, fs::Permissions::from_mode(0o500)).unwrap(), false)]
+    #[case::an_attribute(|tmp: &Path| rustix::fs::setxattr(tmp, "user.x", b"x", rustix::fs::XattrFlags::empty()).unwrap(), false)]
     #[case::another(|tmp: &Path| { fs::rename(tmp, tmp.with_file_name("y")).unwrap(); fs::create_dir(tmp).unwrap() }, false)]
     #[case::a_link(|tmp: &Path| { fs::remove_dir(tmp).unwrap(); symlink("/etc", tmp).unwrap() }, false)]
     #[case::none(|tmp: &Path| fs::remove_dir(tmp).unwrap(), false)]

@@ -65,8 +65,6 @@ impl Capture {
                     if keep < count {
                         self.truncated = true;
                         self.pipe = None;
-                    } else if count < chunk.len() {
-                        return;
                     }
                 }
                 Err(Errno::INTR) => {}
@@ -352,7 +350,9 @@ fn over(usage: &tree::Usage, cpu: Duration, limits: &RunLimits) -> Option<Ended>
         Some(Ended::ProcessLimit)
     } else if cpu > limits.cpu {
         Some(Ended::CpuLimit)
-    } else if usage.rss_bytes > limits.memory_bytes && usage.own_memory_bytes() > limits.memory_bytes {
+    } else if usage.rss_bytes + usage.table_bytes > limits.memory_bytes
+        && usage.own_memory_bytes() > limits.memory_bytes
+    {
         Some(Ended::MemoryLimit)
     } else {
         None
@@ -486,5 +486,16 @@ mod tests {
             capture.drain(&mut [0; 4]);
             assert_eq!((capture.kept.len(), capture.truncated), (10, truncated));
         }
+    }
+
+    #[test]
+    fn capture_takes_all_packets() {
+        use rustix::pipe::{PipeFlags, pipe_with};
+        // What a program makes of its end by fcntl: each read gives what one write wrote.
+        let (read, write) = pipe_with(PipeFlags::DIRECT | PipeFlags::NONBLOCK).unwrap();
+        (0..3).for_each(|_| assert_eq!(rustix::io::write(&write, b"ab"), Ok(2)));
+        let mut capture = Capture::new(Some(read), 10);
+        capture.drain(&mut [0; 64]);
+        assert_eq!(capture.kept, b"ababab");
     }
 }

@@ -12,6 +12,7 @@ mod command;
 mod exec;
 mod newborn;
 mod reap;
+mod room;
 mod shared;
 mod spawn;
 pub(super) mod tree;
@@ -26,6 +27,7 @@ use self::command::Outcome;
 pub use self::newborn::Newborn;
 pub(super) use self::newborn::OUTSIDE;
 use self::newborn::Settled;
+use self::room::Room;
 use self::shared::Shared;
 use self::spawn::Spawner;
 use super::frame;
@@ -64,8 +66,8 @@ pub fn worker_main(
 }
 
 fn serve(socket: UnixStream, settled: Settled) -> i32 {
-    let Settled { home, spawner, shared } = settled;
-    let idle = Idle { socket, home, shared, spawner, dirty: None, chunk: Vec::new() };
+    let Settled { home, spawner, shared, room } = settled;
+    let idle = Idle { socket, home, shared, room, spawner, dirty: None, chunk: Vec::new() };
     let (code, last) = idle.serve();
     // Whatever happened, nothing may stay behind. A failure has no listener; the launcher's own
     // clean-up of the scratch directory follows.
@@ -80,11 +82,14 @@ fn unprotected(worker: u64, policy: WorkerPolicy) -> Option<Settled> {
     let own = rustix::process::getpid();
     let home = rustix::process::set_child_subreaper(Some(own))
         .map_err(std::io::Error::from)
-        .and_then(|()| Home::new(&policy.scratch_dir, worker));
+        .and_then(|()| crate::sandbox::limit())
+        .and_then(|()| Home::new(&policy.scratch_dir, worker))
+        .and_then(|home| Ok((Shared::new(home.path(), false)?, home)));
     let clear_refs = File::options().write(true).open("/proc/self/clear_refs").ok();
     match home {
-        Ok(home) => {
-            Some(Settled { home, spawner: Spawner::new(policy, clear_refs, None), shared: Vec::new() })
+        Ok((shared, home)) => {
+            let spawner = Spawner::new(policy, clear_refs, None);
+            Some(Settled { home, spawner, shared: vec![shared], room: None })
         }
         Err(error) => {
             // Nobody else can hear it: the protocol has no greeting.
@@ -100,6 +105,8 @@ struct Idle {
     home: Home,
     /// What else programs can write to.
     shared: Vec<Shared>,
+    /// Where boxes have a file system of their own.
+    room: Option<Room>,
     spawner: Spawner,
     /// Processes that an earlier command left and that could not be killed.
     dirty: Option<String>,
@@ -211,6 +218,7 @@ impl Busy {
         let reset = idle.shared.iter().try_for_each(Shared::reset);
         let wiped = reset
             .and_then(|()| idle.home.wipe_boxes())
+            .and_then(|()| room::freed(idle.room.as_ref(), idle.spawner.account.as_ref()))
             .map_err(|error| format!("cannot wipe the box: {error}"));
         let clean = idle.dirty.clone().map_or(wiped, Err);
         let closed =

@@ -12,12 +12,13 @@ use super::account::{self, Account};
 use super::box_dir::Home;
 use super::command::{self, Outcome};
 use super::reap;
+use super::room::Room;
 use super::shared::{EMPTIED, Shared};
 use super::spawn::{Confined, Spawner};
 use super::wipe;
 use crate::config::Tier;
 use crate::sandbox::cgroup::Job;
-use crate::sandbox::{BOX_DIR, Ids, Layer, Missing, Plan};
+use crate::sandbox::{BOX_DIR, Ids, Layer, Missing, Plan, SECOND_THREAD};
 use crate::worker::packet;
 use crate::worker::protocol::{Ended, Run, RunLimits, WorkerPolicy};
 
@@ -70,6 +71,7 @@ pub(super) struct Settled {
     pub(super) home: Home,
     pub(super) spawner: Spawner,
     pub(super) shared: Vec<Shared>,
+    pub(super) room: Option<Room>,
 }
 
 impl Settled {
@@ -89,9 +91,8 @@ impl Newborn {
         if !self.wait() {
             return None;
         }
-        let job = self.job.take();
         let served = self.enter(policy).and_then(|settled| {
-            runner(job, |account| {
+            runner(self.job.take(), |account| {
                 self.answer(&Ok(()));
                 serve(settled.with(account))
             })
@@ -125,9 +126,8 @@ impl Newborn {
         } else {
             vec!["pass".to_owned()]
         };
-        let job = self.job.take();
         let settled = self.enter(policy)?;
-        runner(job, |account| try_all(settled.with(account), &arguments))?
+        runner(self.job.take(), |account| try_all(settled.with(account), &arguments))?
     }
 
     /// Until the launcher has written the ids; `false`: it is gone.
@@ -164,7 +164,8 @@ impl Newborn {
         let interpreter = self.plan.trees.interpreter.clone();
         let policy =
             WorkerPolicy { path: path_with(&policy, &interpreter), interpreter, sandbox: None, ..policy };
-        Ok(Settled { home, spawner: Spawner::new(policy, clear_refs, Some(confined)), shared })
+        let spawner = Spawner::new(policy, clear_refs, Some(confined));
+        Ok(Settled { home, spawner, shared, room: None })
     }
 
     fn enter(&self, policy: WorkerPolicy) -> Result<Settled, Missing> {
@@ -190,12 +191,12 @@ impl Newborn {
             for path in EMPTIED {
                 shared.push(Shared::new(Path::new(path), true)?);
             }
-            Ok((Home::whole(Path::new(BOX_DIR))?, shared))
+            Ok((Home::whole(Path::new(BOX_DIR))?, shared, Some(Room::new(Path::new(BOX_DIR))?)))
         };
-        let (home, shared) = dirs()
+        let (home, shared, room) = dirs()
             .map_err(|error| failed(Layer::Root, format!("opening the directories of boxes: {error}")))?;
-        self.plan.seal()?;
-        Ok(Settled { home, spawner, shared })
+        self.plan.seal(self.job.is_some())?;
+        Ok(Settled { home, spawner, shared, room })
     }
 }
 
@@ -230,6 +231,13 @@ fn runner<T: Send>(
         |what: &'static str| move |error: std::io::Error| Missing::cgroup(format!("{what}: {error}"));
     std::thread::scope(|scope| {
         let inside = move || {
+            // What the filter of system calls keeps programs from.
+            if rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs() != SECOND_THREAD {
+                return Err(failed(
+                    Layer::Seccomp,
+                    "the second thread is not where it is protected".to_owned(),
+                ));
+            }
             job.enter().map_err(missing("entering the groups of a worker"))?;
             job.close();
             Ok(work(Some(Account::new(job))))

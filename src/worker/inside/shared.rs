@@ -4,21 +4,26 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{IFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::wipe;
 
 /// What programs can write to, beside their box.
 pub(super) const EMPTIED: [&str; 2] = ["/tmp", "/dev/shm"];
 
+/// What the names of attributes begin with that hold access control lists.
+const ACCESS_LISTS: &[u8] = b"system.posix_acl_";
+
 /// One directory, as it is to be for each box.
 #[derive(Debug)]
 pub(super) struct Shared {
     dir: OwnedFd,
     mode: Mode,
+    flags: IFlags,
     emptied: bool,
     /// What was in it before the first box: places at which the host's trees are shown.
     kept: Vec<CString>,
@@ -29,9 +34,9 @@ impl Shared {
     pub(super) fn new(path: &Path, emptied: bool) -> io::Result<Self> {
         let dir =
             rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let mode = mode_of(&dir)?;
+        let (mode, flags) = (mode_of(&dir)?, flags(dir.as_fd())?);
         let kept = wipe::names(dir.as_fd())?;
-        Ok(Self { dir, mode, emptied, kept })
+        Ok(Self { dir, mode, flags, emptied, kept })
     }
 
     /// Makes it as it was. Cheap where nothing was done to it.
@@ -43,26 +48,44 @@ impl Shared {
         if mode_of(&self.dir)? != self.mode {
             rustix::fs::fchmod(&self.dir, self.mode)?;
         }
-        self.remove_attributes()?;
+        if flags(self.dir.as_fd())? != self.flags {
+            rustix::fs::ioctl_setflags(&self.dir, self.flags)?;
+        }
+        for name in attributes(self.dir.as_fd())? {
+            rustix::fs::fremovexattr(&self.dir, &name)?;
+        }
         if self.emptied && !wipe::is_empty(self.dir.as_fd(), ".", &self.kept)? {
             wipe::wipe_contents(self.dir.as_fd(), &self.kept)?;
         }
         Ok(())
     }
+}
 
-    /// Extended attributes, of which a program may set those that begin with `user.`.
-    fn remove_attributes(&self) -> io::Result<()> {
-        let mut names = [0; 1024];
-        let length = match rustix::fs::flistxattr(&self.dir, &mut names) {
-            Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(()),
-            // More names than any honest program makes.
-            other => other?,
-        };
-        let names = names.get(..length).unwrap_or_default();
-        for name in names.split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.")) {
-            rustix::fs::fremovexattr(&self.dir, name)?;
-        }
-        Ok(())
+/// Extended attributes that a program may set: those that begin with `user.`, and access control lists, of which a
+/// default one gives every box after it the rights that a program chose.
+///
+/// # Errors
+/// They cannot be read: there are more than any honest program makes.
+pub(super) fn attributes(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+    let mut names = [0; 1024];
+    let length = match rustix::fs::flistxattr(dir, &mut names) {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let names = names.get(..length).unwrap_or_default().split(|byte| *byte == 0);
+    let of_programs = |name: &&[u8]| name.starts_with(b"user.") || name.starts_with(ACCESS_LISTS);
+    Ok(names.filter(of_programs).filter_map(|name| CString::new(name).ok()).collect())
+}
+
+/// Flags of the file system, which what is made in a directory inherits: one makes every write wait for the disk.
+///
+/// # Errors
+/// They cannot be read.
+pub(super) fn flags(dir: BorrowedFd<'_>) -> io::Result<IFlags> {
+    match rustix::fs::ioctl_getflags(dir) {
+        // A file system without.
+        Err(Errno::NOTTY | Errno::NOTSUP | Errno::INVAL | Errno::NOSYS) => Ok(IFlags::empty()),
+        other => Ok(other?),
     }
 }
 

@@ -200,7 +200,6 @@ impl Spawner {
         // A backstop of one process behind the sampled limit of the tree.
         let cpu = limits.cpu.as_secs() + u64::from(limits.cpu.subsec_nanos() > 0) + 1;
         let mut all = vec![
-            (Resource::Core, both(0, None)),
             (Resource::Cpu, both(cpu, self.cpu)),
             (Resource::Fsize, both(limits.file_bytes, self.file)),
             (Resource::Nofile, both(limits.open_files, self.open_files)),
@@ -235,6 +234,8 @@ fn refused(name: &str, error: Refused) -> SpawnError {
     };
     let reason = format!("{name}: {error}");
     match error.raw_os_error().unwrap_or(libc::EIO) {
+        // What is said of a program that was cut short, as a linker does where the disk is full.
+        libc::EIO if name.contains('/') => SpawnError::NotStarted(reason),
         // The machine's want, not the program's.
         libc::EAGAIN | libc::ENOMEM | libc::ENFILE | libc::EIO | libc::EINTR => SpawnError::Failed(reason),
         _ => SpawnError::NotStarted(reason),
@@ -314,7 +315,7 @@ mod tests {
         };
         let run = Run { argv: vec![], stdin: vec![], witness: None, limits };
         let values: Vec<_> = spawner.limits(&run).iter().map(|(_, limit)| limit.maximum).collect();
-        assert_eq!(values, [Some(0), Some(3), Some(5), Some(20), Some(33)]);
+        assert_eq!(values, [Some(3), Some(5), Some(20), Some(33)]);
         assert!(spawner.has_room(5).is_ok() && spawner.has_room(6).is_err());
         assert_eq!(spawner.resolve("python").unwrap(), "/opt/python");
         assert_eq!(spawner.resolve("./x").unwrap(), "./x");
@@ -324,14 +325,21 @@ mod tests {
     }
 
     #[rstest]
-    #[case(libc::ENOENT, Refused::Program, true)]
-    #[case(libc::ENOEXEC, Refused::Program, true)]
-    #[case(libc::E2BIG, Refused::Program, true)]
-    #[case(libc::ENOMEM, Refused::Program, false)]
-    #[case(libc::EAGAIN, Refused::Process, false)]
-    #[case(libc::EACCES, Refused::Process, false)]
-    fn whose_fault(#[case] code: i32, #[case] whose: fn(io::Error) -> Refused, #[case] of_program: bool) {
-        let error = refused("x", whose(io::Error::from_raw_os_error(code)));
+    #[case("x", libc::ENOENT, Refused::Program, true)]
+    #[case("x", libc::ENOEXEC, Refused::Program, true)]
+    #[case("x", libc::E2BIG, Refused::Program, true)]
+    #[case("./x", libc::EIO, Refused::Program, true)]
+    #[case("x", libc::EIO, Refused::Program, false)]
+    #[case("./x", libc::ENOMEM, Refused::Program, false)]
+    #[case("x", libc::EAGAIN, Refused::Process, false)]
+    #[case("x", libc::EACCES, Refused::Process, false)]
+    fn whose_fault(
+        #[case] name: &str,
+        #[case] code: i32,
+        #[case] whose: fn(io::Error) -> Refused,
+        #[case] of_program: bool,
+    ) {
+        let error = refused(name, whose(io::Error::from_raw_os_error(code)));
         assert_eq!(matches!(error, SpawnError::NotStarted(_)), of_program);
     }
 }

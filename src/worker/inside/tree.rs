@@ -49,7 +49,8 @@ impl Reaped {
                 Wait::Reaped(one) => {
                     self.cpu += one.cpu;
                     self.max_rss_bytes = self.max_rss_bytes.max(one.max_rss_bytes);
-                    if one.pid == self.main {
+                    // Its number may be another's once it is reaped.
+                    if one.pid == self.main && self.status.is_none() {
                         self.status = Some(one.status);
                         self.main_cpu = one.cpu;
                     }
@@ -133,6 +134,8 @@ pub(crate) struct Usage {
     pub(crate) count: u64,
     /// Resident memory, pages shared between processes counted once for each.
     pub(crate) rss_bytes: u64,
+    /// Tables of pages, which grow without a page becoming resident where nothing was ever written.
+    pub(crate) table_bytes: u64,
 }
 
 /// Samples the tree.
@@ -145,6 +148,7 @@ pub(crate) fn usage() -> Usage {
         );
         usage.count += process.threads.max(1);
         usage.rss_bytes += process.rss_pages * rustix::param::page_size() as u64;
+        usage.table_bytes += Status::of(process.pid).bytes("VmPTE:");
     }
     usage.processes = processes;
     usage
@@ -152,16 +156,22 @@ pub(crate) fn usage() -> Usage {
 
 impl Usage {
     /// Memory that is the tree's own: anonymous and shared-memory pages, a page that several
-    /// processes share counted once. Costs a walk of every mapping, so it only confirms.
+    /// processes share counted once, and tables of pages. Costs a walk of every mapping, so it only confirms.
     pub(crate) fn own_memory_bytes(&self) -> u64 {
-        self.processes
-            .iter()
-            .map(|process| {
-                let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid));
-                // Unreadable where the program made itself so, and empty for a zombie.
-                rollup.ok().and_then(|text| own_of_rollup(&text)).unwrap_or_else(|| anonymous(process.pid))
-            })
-            .sum()
+        let (mut own, mut shared) = (self.table_bytes, 0);
+        for process in &self.processes {
+            let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid));
+            if let Some(bytes) = rollup.ok().and_then(|text| own_of_rollup(&text)) {
+                own += bytes;
+                continue;
+            }
+            // Unreadable where the program made itself so, and empty for a zombie. Who shares what is not known
+            // then: all of them the same, so that no program is charged twice.
+            let status = Status::of(process.pid);
+            own += status.bytes("RssAnon:");
+            shared = shared.max(status.bytes("RssShmem:"));
+        }
+        own + shared
     }
 
     /// The longest time that any one thread of the tree has waited for a CPU, and whether one waits or runs now:
@@ -184,18 +194,27 @@ impl Usage {
 }
 
 fn own_of_rollup(text: &str) -> Option<u64> {
-    let kib = |name: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix("kB")?.trim().parse().ok()
-    };
-    Some((kib("Pss_Anon:")? + kib("Pss_Shmem:")?) * 1024)
+    Some(kib(text, "Pss_Anon:")? + kib(text, "Pss_Shmem:")?)
 }
 
-fn anonymous(pid: i32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-    let mut pages = text.split_ascii_whitespace().skip(1).filter_map(|field| field.parse::<u64>().ok());
-    let (resident, shared) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
-    resident.saturating_sub(shared) * rustix::param::page_size() as u64
+/// `/proc/<pid>/status`, which everybody may read.
+struct Status(String);
+
+impl Status {
+    fn of(pid: i32) -> Self {
+        Self(fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default())
+    }
+
+    /// A field that is a size; a zombie has none.
+    fn bytes(&self, name: &str) -> u64 {
+        kib(&self.0, name).unwrap_or(0)
+    }
+}
+
+/// The bytes behind a name that stands at the beginning of a line.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 /// Ends every process of the tree and reaps it.
@@ -306,7 +325,7 @@ fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-fn wait(time: Duration) {
+pub(super) fn wait(time: Duration) {
     if let Ok(time) = Timespec::try_from(time) {
         let _ = rustix::event::poll(&mut [], Some(&time));
     }
@@ -356,6 +375,8 @@ mod tests {
         let text = "00-ff ---p 0 [rollup]\nRss: 9 kB\nPss:  8 kB\nPss_Anon:   112 kB\nPss_Shmem:     8 kB\n";
         assert_eq!(own_of_rollup(text), Some(120 * 1024));
         assert_eq!(own_of_rollup(""), None);
-        assert!(anonymous(own_pid()) > 0);
+        let status = Status::of(own_pid());
+        assert!(status.bytes("RssAnon:") > 0 && status.bytes("VmPTE:") > 0);
+        assert_eq!(status.bytes("Name:"), 0);
     }
 }

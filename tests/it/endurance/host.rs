@@ -68,7 +68,7 @@ impl Host {
         // A variable that the launcher inherits; this value means what "1" does.
         program.env("RUST_BACKTRACE", &self.mark);
         let mut command = match &self.place {
-            Some(place) => place.within(&program),
+            Some(place) => place.within(&[], &program),
             None => program,
         };
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(self.log()).spawn().unwrap()

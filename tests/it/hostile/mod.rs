@@ -3,6 +3,9 @@
 //!
 //! One worker runs all of them, one after another, each followed by a harmless program that looks for what is left.
 
+mod document;
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -15,9 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rstest::rstest;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::table::{Case, Expected, dir, read, table};
 use crate::faults::children;
 use crate::support::{evalmill, eventually};
 
@@ -26,196 +29,6 @@ use crate::support::{evalmill, eventually};
 enum Who {
     Root,
     User,
-}
-
-const TIERS: [&str; 4] = ["full", "namespaces", "process", "none"];
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    case: Vec<Case>,
-}
-
-/// One line of the table.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    number: u32,
-    /// The file without its ending; a variant of one program has its own.
-    name: String,
-    /// What it tries, for people.
-    tries: String,
-    /// The program, where it is not `<number>_<name>.py`; empty: there is none.
-    file: Option<String>,
-    /// The command, where it is not `python3 main.py`.
-    #[serde(default)]
-    commands: Vec<Vec<String>>,
-    /// The solution of a HumanEval task, instead of a program.
-    #[serde(default)]
-    humaneval: bool,
-    #[serde(default)]
-    limits: BTreeMap<String, f64>,
-    /// Paths of files beside the program.
-    #[serde(default)]
-    paths: Vec<String>,
-    /// Files to read back.
-    #[serde(default)]
-    tracked: Vec<String>,
-    /// Mebibytes of standard input.
-    #[serde(default)]
-    stdin_mb: usize,
-    /// What is expected of standard output, which no program may find.
-    expected_stdout: Option<String>,
-    #[serde(default = "once")]
-    times: u32,
-    /// Only these.
-    max_cpu: Option<f64>,
-    max_seconds: Option<f64>,
-    /// Whether `<number>_<name>_next.py` runs as the next task.
-    #[serde(default)]
-    next: bool,
-    /// Whether it is for x86-64 only.
-    #[serde(default)]
-    x86_64: bool,
-    // What is expected: of all tiers, and where one differs, of it.
-    #[serde(default)]
-    all: Expected,
-    #[serde(default)]
-    full: Expected,
-    /// Of `full`, too.
-    #[serde(default)]
-    namespaces: Expected,
-    #[serde(default)]
-    namespaces_user: Expected,
-    #[serde(default)]
-    process: Expected,
-    #[serde(default)]
-    process_user: Expected,
-    #[serde(default)]
-    none: Expected,
-    #[serde(default)]
-    none_user: Expected,
-}
-
-fn once() -> u32 {
-    1
-}
-
-/// What is expected; alternatives are separated by ` or `.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Expected {
-    /// `passed` where it is missing.
-    verdict: Option<String>,
-    /// The termination; `exited` where it is missing.
-    ends: Option<String>,
-    /// Standard output of the last command, without white space around it.
-    out: Option<String>,
-    out_bytes: Option<usize>,
-    /// Standard output of the next task.
-    next: Option<String>,
-    /// What was read back.
-    tracked: Option<String>,
-    /// Why the tier does not contain it.
-    limit: Option<String>,
-}
-
-impl Expected {
-    fn or(self, other: &Self) -> Self {
-        let other = other.clone();
-        Self {
-            verdict: self.verdict.or(other.verdict),
-            ends: self.ends.or(other.ends),
-            out: self.out.or(other.out),
-            out_bytes: self.out_bytes.or(other.out_bytes),
-            next: self.next.or(other.next),
-            tracked: self.tracked.or(other.tracked),
-            limit: self.limit.or(other.limit),
-        }
-    }
-}
-
-impl Case {
-    fn id(&self) -> String {
-        format!("{:02}_{}", self.number, self.name)
-    }
-
-    fn expected(&self, tier: &str, who: Who) -> Expected {
-        let layers: &[&Expected] = match (tier, who) {
-            ("full", Who::Root) => &[&self.full, &self.namespaces],
-            ("full", Who::User) => &[&self.full, &self.namespaces_user, &self.namespaces],
-            ("namespaces", Who::Root) => &[&self.namespaces],
-            ("namespaces", Who::User) => &[&self.namespaces_user, &self.namespaces],
-            ("process", Who::Root) => &[&self.process],
-            ("process", Who::User) => &[&self.process_user, &self.process],
-            (_, Who::Root) => &[&self.none],
-            (_, Who::User) => &[&self.none_user, &self.none],
-        };
-        layers.iter().fold(Expected::default(), |done, next| done.or(next)).or(&self.all)
-    }
-
-    fn file(&self) -> Option<PathBuf> {
-        match self.file.as_deref() {
-            Some("") => None,
-            Some(file) => Some(dir().join(file)),
-            None => Some(dir().join(format!("{}.py", self.id()))),
-        }
-    }
-
-    fn row(&self, host: &Value) -> Value {
-        let source = self.file().map(|file| read(&file));
-        if self.humaneval {
-            return json!({"id": self.id(), "preprocessor": "humaneval", "prediction": {
-                "prompt": "# double(x) is twice x.\n", "completion": source, "entry_point": "double",
-                "test": "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 6\n",
-            }});
-        }
-        let mut files = json!({"trial.py": read(&dir().join("trial.py")), "host.json": host.to_string()});
-        if let Some(source) = source {
-            files["main.py"] = source.into();
-        }
-        for path in &self.paths {
-            files[path.replace("{long}", &"x".repeat(5000)).replace("{nul}", "\0")] = "x".into();
-        }
-        let mut commands = self.commands.clone();
-        if commands.is_empty() {
-            commands.push(vec!["python3".to_owned(), "main.py".to_owned()]);
-        }
-        let stdin = "x".repeat(self.stdin_mb << 20);
-        let commands: Vec<_> = commands
-            .iter()
-            .map(|command| json!({"command": command, "stdin": stdin, "num_times": self.times}))
-            .collect();
-        let mut limits = json!(self.limits);
-        limits.as_object_mut().unwrap().values_mut().for_each(whole);
-        let stop = self.expected_stdout.as_ref().map(|text| json!({"stdout_differs": text}));
-        json!({"id": self.id(), "limits": limits, "prediction": {
-            "files": files, "commands": commands, "tracked_files": self.tracked,
-            "early_stop": stop.unwrap_or(json!({})),
-        }})
-    }
-}
-
-/// A number without a fraction becomes an integer.
-fn whole(value: &mut Value) {
-    if let Some(number) = value.as_f64().filter(|number| number.fract() == 0.0) {
-        *value = json!(number as u64);
-    }
-}
-
-fn dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile")
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-fn table() -> Vec<Case> {
-    let text = read(&dir().join("expectations.toml"));
-    let source = config::File::from_str(&text, config::FileFormat::Toml);
-    let table = config::Config::builder().add_source(source).build().unwrap();
-    table.try_deserialize::<Table>().unwrap().case
 }
 
 /// Things of this host that no program may reach.
@@ -510,85 +323,10 @@ fn hostile(
     assert!(wrong.is_empty(), "tier {tier} as {who:?}:\n{wrong}\n{stderr}");
 }
 
-fn shown(expected: &Expected) -> String {
-    let verdict = expected.verdict.as_deref().unwrap_or("passed");
-    let ends = expected.ends.as_deref().unwrap_or("exited");
-    let mut text = if ends == "exited" { verdict.to_owned() } else { format!("{verdict} ({ends})") };
-    let out = expected.out.as_deref().filter(|out| !out.is_empty());
-    let bytes = expected.out_bytes.map(|bytes| format!("{bytes} bytes of output"));
-    let said = bytes.or(out.map(|out| match out.char_indices().nth(90) {
-        Some((end, _)) => format!("`{}…`", &out[..end]),
-        None => format!("`{}`", out.replace('\0', "\\0")),
-    }));
-    let tracked = expected.tracked.as_ref().map(|tracked| format!("`{tracked}`"));
-    let next = expected.next.as_ref().map(|next| format!("the next: `{next}`"));
-    for part in [said, tracked, next].into_iter().flatten() {
-        write!(text, "; {part}").unwrap();
-    }
-    let limited = expected.limit.as_ref().is_some_and(|limit| !limit.is_empty());
-    // A bar would end the cell.
-    (if limited { format!("**{text}**") } else { text }).replace('|', "\\|")
-}
-
-fn cell(case: &Case, tier: &str) -> String {
-    let (root, user) = (shown(&case.expected(tier, Who::Root)), shown(&case.expected(tier, Who::User)));
-    if root == user { root } else { format!("root: {root}<br>user: {user}") }
-}
-
-/// `docs/hostile.md` as the table has it.
-fn document(cases: &[Case]) -> String {
-    let mut text = "# The hostile suite
-
-Made from `tests/hostile/expectations.toml` by a test, which holds this file against it
-(`EVALMILL_HOSTILE_DOC=write cargo test --test it hostile::documented` writes it anew). Every program runs in every
-tier that the machine can reach, started by root and by an ordinary user, all of them in one worker; after each a
-harmless task must find its box clean. At the end no process, mount, file, cgroup or System V object may be left.
-
-What a tier does not contain stands in bold and is explained below. It is asserted to be so, not skipped. Where
-a program could harm the machine because nothing contains it, it only finds out whether it could (`permitted`).
-`\"` in a cell: as in the tier to its left.
-
-| # | what it tries | full | namespaces | process | none |
-|---|---|---|---|---|---|
-"
-    .to_owned();
-    for case in cases {
-        write!(text, "| {} | {} |", case.number, case.tries).unwrap();
-        let mut left = String::new();
-        for tier in TIERS {
-            let cell = cell(case, tier);
-            let same = cell == left;
-            write!(text, " {} |", if same { "\"" } else { &cell }).unwrap();
-            left = cell;
-        }
-        text.push('\n');
-    }
-    for tier in TIERS {
-        write!(text, "\n## What `{tier}` does not contain\n").unwrap();
-        let mut limits: Vec<(String, Vec<u32>)> = Vec::new();
-        for case in cases {
-            for who in [Who::Root, Who::User] {
-                let limit = case.expected(tier, who).limit.unwrap_or_default();
-                match limits.iter_mut().find(|(known, _)| *known == limit) {
-                    Some((_, numbers)) if numbers.last() == Some(&case.number) => {}
-                    Some((_, numbers)) => numbers.push(case.number),
-                    None if limit.is_empty() => {}
-                    None => limits.push((limit, vec![case.number])),
-                }
-            }
-        }
-        for (limit, numbers) in limits {
-            let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
-            writeln!(text, "- {}: {limit}", numbers.join(", ")).unwrap();
-        }
-    }
-    text
-}
-
 #[test]
 fn documented() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/hostile.md");
-    let made = document(&table());
+    let made = document::document(&table());
     if std::env::var_os("EVALMILL_HOSTILE_DOC").is_some_and(|what| what == "write") {
         fs::write(&path, &made).unwrap();
     }
@@ -602,7 +340,7 @@ fn documented() {
 fn the_list_is_complete() {
     let cases = table();
     let numbers: std::collections::BTreeSet<_> = cases.iter().map(|case| case.number).collect();
-    assert_eq!(numbers.into_iter().collect::<Vec<_>>(), (1..=84).collect::<Vec<_>>());
+    assert_eq!(numbers.into_iter().collect::<Vec<_>>(), (1..=95).collect::<Vec<_>>());
     let ids: std::collections::BTreeSet<_> = cases.iter().map(Case::id).collect();
     assert_eq!(ids.len(), cases.len());
     let mut files: std::collections::BTreeSet<_> =
