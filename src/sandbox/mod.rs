@@ -1,7 +1,7 @@
 //! Isolation: what a program may see and do, and how that is brought about.
 //!
 //! Policy is apart from mechanism. [`Policy`] says what is allowed, [`Trees`] finds what has to be shown for
-//! it; each mechanism is one small file: namespaces (`birth`), ids and capabilities (`ids`), the private root
+//! it; each mechanism is one small file: namespaces (`birth`), processes born in cgroups ([`clone3`]), ids and capabilities (`ids`), the private root
 //! (`root`, `mount_attr`), the network (`net`), the filter of system calls (`seccomp`, `bpf`), rules for files
 //! where there are no namespaces ([`landlock`], `process`). [`Plan`] puts them in order. All of it is done once
 //! for each worker; commands inherit it, but for the Landlock domain that each of them enters.
@@ -18,7 +18,6 @@
 //! `sandbox.require` that is an error of start, and nothing is skipped silently.
 //!
 //! What this does not do:
-//! - limits by cgroups of version 2;
 //! - in the tier `process`: a `/tmp`, `/dev/shm` or loopback interface (so no POSIX semaphores, which
 //!   `multiprocessing` needs), files of `/proc` that speak of processes, `/etc/passwd`; a limit of all files together;
 //!   hiding that files and processes exist. Programs of an ordinary user are that user: they can change modes,
@@ -36,6 +35,7 @@
 
 mod birth;
 mod bpf;
+pub mod clone3;
 mod enter;
 mod ids;
 pub mod landlock;
@@ -61,6 +61,7 @@ pub use enter::{Entered, Plan};
 pub use ids::Ids;
 pub use missing::{Layer, Missing};
 pub use policy::{BOX_DIR, PROGRAM_ID, Policy};
+pub use seccomp::CommandFilter;
 pub use trees::Trees;
 
 /// A tier that is asked for cannot be had.

@@ -5,6 +5,8 @@
 //! program needs, while namespaces, ids and the private root are what contains. A refused call
 //! answers an errno and never a signal, so programs can try and fall back.
 //!
+//! - A worker that starts commands by `clone3` keeps that call, and each command loses it by a second, small filter of
+//!   its own before it is executed ([`CommandFilter`]).
 //! - Numbers above the newest that this table knows do not exist, like x32 and other architectures.
 //! - In namespaces the worker is process 1, and where it has no ids of its own it shares the user
 //!   with its programs. So every call that could change or inspect a process by number is refused for number 1,
@@ -27,7 +29,10 @@ use super::bpf::{self, Rule, Test, When};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// In namespaces of its own, as process 1.
-    Namespaces,
+    Namespaces {
+        /// It starts commands by `clone3`.
+        clones: bool,
+    },
     /// Among the processes of the host.
     Host {
         /// The host's network may be used.
@@ -97,6 +102,9 @@ const OPEN_TREE_ATTR: i64 = 467;
 const LISTMOUNT: i64 = 458;
 const STATMOUNT: i64 = 457;
 
+/// Threads are made by `clone` where `clone3`, whose flags are out of a filter's sight, is not there.
+const NO_CLONE3: Rule = or(always(libc::SYS_clone3), libc::ENOSYS);
+
 /// Numbers of one architecture only.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[Rule] = &[
@@ -113,9 +121,8 @@ const OLD: &[Rule] = &[];
 
 /// The table. Rules of one call stand together; the common calls come first.
 const RULES: &[Rule] = &[
-    // Threads are made by `clone` where `clone3`, whose flags are out of a filter's sight, is not there.
     arg(libc::SYS_clone, 0, Test::AnyOf(NEW_NAMESPACES)),
-    or(always(libc::SYS_clone3), libc::ENOSYS),
+    NO_CLONE3,
     arg(libc::SYS_ioctl, 1, Test::Is(TIOCSTI)),
     arg(libc::SYS_ioctl, 1, Test::Is(TIOCLINUX)),
     arg(libc::SYS_ioctl, 1, Test::Is(TIOCSETD)),
@@ -224,7 +231,13 @@ const RULES: &[Rule] = &[
 
 fn rules(place: Place) -> Vec<Rule> {
     let mut rules: Vec<Rule> = RULES.iter().chain(OLD).copied().collect();
-    let Place::Host { network, own_ids } = place else { return rules };
+    let (network, own_ids) = match place {
+        Place::Host { network, own_ids } => (network, own_ids),
+        Place::Namespaces { clones } => {
+            rules.retain(|rule| !(clones && *rule == NO_CLONE3));
+            return rules;
+        }
+    };
     // The rule of a process by its number.
     let of_worker = |rule: &Rule| matches!(rule.when, When::Arg(_, test) if test == WORKER);
     rules.retain(|rule| !of_worker(rule) || !(own_ids || rule.call == libc::SYS_pidfd_open));
@@ -248,7 +261,27 @@ fn rules(place: Place) -> Vec<Rule> {
 
 /// Installs the filter on this thread, and so on everything that it starts. `no_new_privs` must be set.
 pub(super) fn install(place: Place) -> io::Result<()> {
-    bpf::install(&mut bpf::assemble(&rules(place), LAST))
+    bpf::install(&bpf::assemble(&rules(place), LAST))
+}
+
+/// What a command is refused in addition, where its worker needs it to start the command: `clone3`.
+pub struct CommandFilter(Vec<bpf::Instruction>);
+
+impl CommandFilter {
+    /// Assembles it, once for a worker.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "there is nothing default about it")]
+    pub fn new() -> Self {
+        Self(bpf::assemble(&[NO_CLONE3], LAST))
+    }
+
+    /// Installs it on the calling process. Async-signal-safe, allocates nothing.
+    ///
+    /// # Errors
+    /// As the kernel says; `no_new_privs` must be set.
+    pub fn install(&self) -> io::Result<()> {
+        bpf::install(&self.0)
+    }
 }
 
 #[cfg(test)]
@@ -278,12 +311,14 @@ mod tests {
             .map(|rule| rule.errno)
     }
 
+    const INSIDE: Place = Place::Namespaces { clones: false };
+    const CLONES: Place = Place::Namespaces { clones: true };
     const HOST: Place = Place::Host { network: false, own_ids: false };
     const HOST_OWN: Place = Place::Host { network: false, own_ids: true };
     const HOST_NETWORK: Place = Place::Host { network: true, own_ids: false };
 
     #[rstest]
-    fn the_filter_is_the_table(#[values(Place::Namespaces, HOST, HOST_OWN, HOST_NETWORK)] place: Place) {
+    fn the_filter_is_the_table(#[values(INSIDE, CLONES, HOST, HOST_OWN, HOST_NETWORK)] place: Place) {
         let program = bpf::assemble(&rules(place), LAST);
         let values =
             [0, 1, 2, 3, 10, 16, 17, 40, 0x80, 0x5412, 0x541c, 0x1000_0000, 0x7e02_0000, 0xffff_ffff];
@@ -300,7 +335,7 @@ mod tests {
 
     #[test]
     fn other_architectures_and_x32_do_not_exist() {
-        let program = bpf::assemble(&rules(Place::Namespaces), LAST);
+        let program = bpf::assemble(&rules(INSIDE), LAST);
         // i386 and arm.
         for architecture in [0x4000_0003, 0x4000_0028] {
             assert_eq!(bpf::evaluate(&program, architecture, 1, [0; 6]), Some(libc::ENOSYS));
@@ -312,7 +347,7 @@ mod tests {
 
     #[rstest]
     fn rules_of_one_call_stand_together(
-        #[values(Place::Namespaces, HOST, HOST_OWN, HOST_NETWORK)] place: Place,
+        #[values(INSIDE, CLONES, HOST, HOST_OWN, HOST_NETWORK)] place: Place,
     ) {
         let rules = rules(place);
         let groups = rules.chunk_by(|a, b| a.call == b.call).count();
@@ -339,7 +374,7 @@ mod tests {
     #[case::no_randomisation(libc::SYS_personality, [0x4_0000, 0, 0, 0, 0, 0], Some(libc::EPERM))]
     #[case::push(libc::SYS_ioctl, [0, 0xffff_ffff_0000_5412, 0, 0, 0, 0], Some(libc::EPERM))]
     fn cases(#[case] call: i64, #[case] args: [u64; 6], #[case] answer: Option<i32>) {
-        let program = bpf::assemble(&rules(Place::Namespaces), LAST);
+        let program = bpf::assemble(&rules(INSIDE), LAST);
         let number = u32::try_from(call).unwrap();
         assert_eq!(bpf::evaluate(&program, bpf::NATIVE_ARCHITECTURE, number, args), answer);
     }
@@ -384,7 +419,7 @@ mod tests {
                 assert_eq!((answer, said), (-1, Some(errno)), "call {number}");
             }
         };
-        for place in [Place::Namespaces, HOST, HOST_OWN] {
+        for place in [INSIDE, CLONES, HOST, HOST_OWN] {
             std::thread::spawn(move || sweep(place)).join().unwrap();
         }
     }

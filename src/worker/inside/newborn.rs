@@ -16,7 +16,7 @@ use super::shared::{EMPTIED, Shared};
 use super::spawn::{Confined, Spawner};
 use super::wipe;
 use crate::config::Tier;
-use crate::sandbox::cgroup::Job;
+use crate::sandbox::cgroup::{Job, WorkerGroups};
 use crate::sandbox::{BOX_DIR, Ids, Layer, Missing, Plan};
 use crate::worker::packet;
 use crate::worker::protocol::{Ended, Run, RunLimits, WorkerPolicy};
@@ -62,7 +62,7 @@ pub struct Newborn {
     /// Its end of the socket on which it is let go and answers, once.
     pub control: OwnedFd,
     /// Where its commands are counted and limited; `None`: they are watched.
-    pub job: Option<Box<Job>>,
+    pub groups: Option<WorkerGroups>,
 }
 
 /// What a worker needs to serve.
@@ -89,8 +89,7 @@ impl Newborn {
         if !self.wait() {
             return None;
         }
-        let job = self.job.take();
-        let served = self.enter(policy).and_then(|settled| {
+        let served = self.enter(policy).and_then(|(settled, job)| {
             runner(job, |account| {
                 self.answer(&Ok(()));
                 serve(settled.with(account))
@@ -124,8 +123,7 @@ impl Newborn {
         } else {
             vec!["pass".to_owned()]
         };
-        let job = self.job.take();
-        let settled = self.enter(policy)?;
+        let (settled, job) = self.enter(policy)?;
         runner(job, |account| try_all(settled.with(account), &arguments))?
     }
 
@@ -166,10 +164,13 @@ impl Newborn {
         Ok(Settled { home, spawner: Spawner::new(policy, clear_refs, Some(confined)), shared })
     }
 
-    fn enter(&self, policy: WorkerPolicy) -> Result<Settled, Missing> {
+    fn enter(&mut self, policy: WorkerPolicy) -> Result<(Settled, Option<Box<Job>>), Missing> {
         if self.plan.tier == Tier::Process {
-            return self.enter_process(policy);
+            return Ok((self.enter_process(policy)?, None));
         }
+        let job = self.groups.take().map(WorkerGroups::settle).transpose();
+        let job = job.map_err(missing("taking the place in the groups of a worker"))?;
+        let clones = job.as_ref().is_some_and(|job| job.birthplace().is_some());
         let entered = self.plan.enter(self.ids, &policy.scratch_dir)?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         let interpreter = self.plan.trees.interpreter.clone();
@@ -193,8 +194,8 @@ impl Newborn {
         };
         let (home, shared) = dirs()
             .map_err(|error| failed(Layer::Root, format!("opening the directories of boxes: {error}")))?;
-        self.plan.seal()?;
-        Ok(Settled { home, spawner, shared })
+        self.plan.seal(clones)?;
+        Ok((Settled { home, spawner, shared }, job))
     }
 }
 
@@ -216,21 +217,26 @@ fn failed(layer: Layer, said: String) -> Missing {
     Missing { layer, said, remedy: "this is a defect of evalmill".to_owned() }
 }
 
-/// Calls `work` where commands have to be started from: with a job, on a second thread, which is in its groups.
+fn missing(what: &'static str) -> impl FnOnce(std::io::Error) -> Missing {
+    move |error| Missing::cgroup(format!("{what}: {error}"))
+}
+
+/// Calls `work` where commands have to be started from: with a job of version 1, on a second thread, which is in its
+/// groups.
 ///
-/// Groups of version 1 hold threads, but memory is charged to that of a process's first thread: that one stays outside
+/// Those hold threads, but memory is charged to that of a process's first thread: that one stays outside
 /// and waits, so that what the worker keeps of its programs' outputs is not their memory.
 fn runner<T: Send>(
     job: Option<Box<Job>>,
     work: impl FnOnce(Option<Account>) -> T + Send,
 ) -> Result<T, Missing> {
     let Some(mut job) = job else { return Ok(work(None)) };
-    let missing =
-        |what: &'static str| move |error: std::io::Error| Missing::cgroup(format!("{what}: {error}"));
+    if job.birthplace().is_some() {
+        return Ok(work(Some(Account::new(job))));
+    }
     std::thread::scope(|scope| {
         let inside = move || {
             job.enter().map_err(missing("entering the groups of a worker"))?;
-            job.close();
             Ok(work(Some(Account::new(job))))
         };
         let thread = std::thread::Builder::new()
@@ -281,6 +287,10 @@ fn try_all(settled: Settled, arguments: &[String]) -> Result<(), Missing> {
         }
     };
     let (ended, last, unclean) = run(arguments, 1 << 30, 64)?;
+    if is_counted && let Ended::Failed(said) = &ended {
+        // Not the program's: without groups it is tried again.
+        return Err(Missing::cgroup(format!("starting a program in a group: {said}")));
+    }
     if unclean.is_some() || ended != Ended::Exited(0) {
         let held_by = [(Layer::Landlock, "landlock: "), (Layer::Seccomp, "seccomp: ")];
         if let Some((layer, said)) =

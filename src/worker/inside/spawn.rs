@@ -14,6 +14,7 @@ use super::account::Account;
 use super::box_dir::BoxDir;
 use super::exec::{self, Image, Refused, Stack, Strings};
 use super::reap;
+use crate::sandbox::CommandFilter;
 use crate::sandbox::landlock::Domain;
 use crate::worker::protocol::{Run, WorkerPolicy};
 
@@ -42,6 +43,8 @@ pub(crate) struct Spawner {
     clear_refs: Option<File>,
     /// How commands are held in a sandbox.
     confined: Option<Confined>,
+    /// Of commands that are cloned into a group.
+    filter: CommandFilter,
     /// Where the kernel counts and limits what they use.
     pub(super) account: Option<Account>,
 }
@@ -87,6 +90,7 @@ impl Spawner {
             stack: Stack::new(),
             clear_refs,
             confined,
+            filter: CommandFilter::new(),
             account: None,
         }
     }
@@ -120,6 +124,7 @@ impl Spawner {
             parent: self.pid,
             identity: self.confined.as_ref().and_then(|confined| confined.identity),
             ruleset: self.confined.as_ref().and_then(|confined| Some(confined.domain.as_ref()?.ruleset())),
+            birth: self.account.as_ref().and_then(|account| Some((account.birthplace()?, &self.filter))),
             reset: &self.reset,
         };
         self.forget_peak();
@@ -284,6 +289,7 @@ mod tests {
             stack: Stack::new(),
             clear_refs: None,
             confined: Some(Confined { identity: None, counted: true, domain: None }),
+            filter: CommandFilter::new(),
             account: None,
         };
         let limits = crate::worker::protocol::RunLimits {
