@@ -12,30 +12,49 @@ use std::time::Instant;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::support::{evalmill, eventually, processes_with};
+use crate::support::{evalmill, eventually, processes_with, without_full};
 
-/// Groups of the three controllers; below them there must be nothing in the end.
-struct Place([PathBuf; 3]);
+/// A group in each hierarchy: one in version 2, three in version 1. Below them there must be nothing of ours in the end
+/// but, in version 2, the leaf that evalmill has moved to.
+struct Place(Vec<PathBuf>);
+
+/// Where this process is in the hierarchy whose controllers fit.
+fn own(fits: impl Fn(&str) -> bool) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    table.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        fits(parts.next()?).then(|| Some(parts.next()?.trim_start_matches('/').to_owned()))?
+    })
+}
+
+/// The groups that others can be made in.
+fn above() -> Vec<PathBuf> {
+    if let Some(own) = own(str::is_empty) {
+        // Where the tests are in a leaf, their neighbours.
+        let own = Path::new("/sys/fs/cgroup").join(own);
+        for dir in own.ancestors().take(2) {
+            let enabled = std::fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+            if ["memory", "pids"].iter().all(|name| enabled.split_whitespace().any(|one| one == *name)) {
+                return vec![dir.to_owned()];
+            }
+        }
+    }
+    let v1 = |controller: &str| {
+        let own = own(|names| names.split(',').any(|name| name == controller));
+        Path::new("/sys/fs/cgroup").join(controller).join(own.unwrap_or("absent".to_owned()))
+    };
+    ["memory", "pids", "cpuacct"].map(v1).to_vec()
+}
 
 impl Place {
-    /// `None`, and said: there are no groups of version 1 that this user may make.
+    /// `None`, and said: this user may make no groups.
     fn new() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("evalmill-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let table = std::fs::read_to_string("/proc/self/cgroup").unwrap();
-        let dirs = ["memory", "pids", "cpuacct"].map(|controller| {
-            let own = table.lines().find_map(|line| {
-                let mut parts = line.splitn(3, ':').skip(1);
-                parts.next()?.split(',').any(|one| one == controller).then(|| parts.next())?
-            });
-            let mut dir = PathBuf::from(format!("/sys/fs/cgroup/{controller}"));
-            dir.push(own.unwrap_or("absent").trim_start_matches('/'));
-            dir.join(&name)
-        });
-        let place = Self(dirs);
+        let place = Self(above().iter().map(|dir| dir.join(&name)).collect());
         for dir in &place.0 {
             if let Err(error) = std::fs::create_dir(dir) {
-                eprintln!("not run: {}: {error}; it takes root and cgroups of version 1", dir.display());
+                without_full(&format!("{}: {error}; it takes root, or a delegated group", dir.display()));
                 return None;
             }
         }
@@ -43,11 +62,10 @@ impl Place {
     }
 
     fn start(&self, scratch: &Path, args: &[&str]) -> Child {
-        let [memory, pids, cpu] = &self.0;
-        let enter = "for dir in \"$1\" \"$2\" \"$3\"; do echo $$ > \"$dir/cgroup.procs\" || exit 9; done; shift 3; exec \"$@\"";
+        let enter = "while [ \"$1\" != -- ]; do echo $$ > \"$1/cgroup.procs\" || exit 9; shift; done; shift; exec \"$@\"";
         let program = evalmill(scratch);
         let mut command = Command::new("sh");
-        command.args(["-c", enter, "sh"]).args([memory, pids, cpu]).arg(program.get_program());
+        command.args(["-c", enter, "sh"]).args(&self.0).arg("--").arg(program.get_program());
         command.arg("run").args(args).env("EVALMILL__SANDBOX__TIER", "full");
         for (name, value) in program.get_envs() {
             match value {
@@ -61,13 +79,28 @@ impl Place {
 
     fn groups(&self) -> Vec<PathBuf> {
         let below = |dir: &PathBuf| std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path());
-        self.0.iter().flat_map(below).filter(|path| path.is_dir()).collect()
+        let ours = |path: &PathBuf| path.is_dir() && !path.ends_with("evalmill-own");
+        self.0.iter().flat_map(below).filter(ours).collect()
+    }
+
+    /// Everything that runs in it, at any depth.
+    fn processes(&self) -> Vec<String> {
+        fn all(dir: &Path, found: &mut Vec<String>) {
+            let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            found.extend(text.lines().map(str::to_owned));
+            let below = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+            below.filter(|path| path.is_dir()).for_each(|dir| all(&dir, found));
+        }
+        let mut found = Vec::new();
+        self.0.iter().for_each(|dir| all(dir, &mut found));
+        found
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         for dir in &self.0 {
+            let _ = std::fs::remove_dir(dir.join("evalmill-own"));
             let _ = std::fs::remove_dir(dir);
         }
     }
@@ -317,13 +350,11 @@ fn what_a_killed_service_leaves_the_next_one_removes() {
     let sleeping = format!("sleep\0{marker}");
     eventually("the program runs", || processes_with(&sleeping).len() == 1);
     // Everything at once: what is in the groups are the workers and the program.
-    let all = std::fs::read_to_string(place.0[0].join("cgroup.procs")).unwrap();
-    let kill = |pids: &str| drop(Command::new("kill").arg("-KILL").args(pids.split_whitespace()).status());
-    kill(&all);
+    Command::new("kill").arg("-KILL").args(place.processes()).status().unwrap();
     child.wait().unwrap();
     drop(pipe);
     eventually("everything is gone", || processes_with(&sleeping).is_empty());
-    assert_eq!(place.groups().len(), 3);
+    assert_eq!(place.groups().len(), place.0.len());
     let mut next = place.start(scratch.path(), &[]);
     drop(next.stdin.take());
     let output = next.wait_with_output().unwrap();

@@ -151,3 +151,108 @@ fn soon(mut done: impl FnMut() -> bool) {
         let _ = rustix::event::poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+    use std::process::{Command, Output};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::sandbox::cgroup::JobLimits;
+
+    #[test]
+    fn half_of_it_is_not_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = ["a", "b", "c"].map(|name| dir.path().join(name));
+        // The third controller refuses.
+        dirs.iter().take(2).for_each(|dir| fs::create_dir(dir).unwrap());
+        let made = Cgroups { layout: Layout::V1(dirs.clone().map(|dir| dir.join("evalmill-x"))) };
+        let error = made.begin(&[]).inspect_err(|_| made.end()).unwrap_err().to_string();
+        assert!(error.contains("/c/evalmill-x"), "{error}");
+        assert!(dirs.iter().take(2).all(|dir| fs::read_dir(dir).unwrap().count() == 0));
+    }
+
+    /// A layout in which groups can have controllers without moving this process.
+    fn usable() -> Result<Layout, CgroupError> {
+        Ok(match Layout::own()? {
+            Layout::V2(dir) => {
+                let has = |dir: &Path| {
+                    fs::read_to_string(dir.join("cgroup.subtree_control"))
+                        .is_ok_and(|on| on.contains("memory"))
+                };
+                let above = dir.ancestors().take(2).find(|dir| has(dir)).map(PathBuf::from);
+                Layout::V2(above.unwrap_or(dir))
+            }
+            v1 => v1,
+        })
+    }
+
+    /// Runs Python inside the job group of a worker.
+    fn python(worker: &Layout, program: &str) -> Output {
+        let dirs = match worker {
+            Layout::V1(dirs) => dirs.to_vec(),
+            Layout::V2(dir) => vec![dir.join("job")],
+        };
+        let enter =
+            "while [ \"$1\" != -- ]; do echo $$ > \"$1/cgroup.procs\"; shift; done; shift; exec \"$@\"";
+        let python = ["--", "/usr/bin/python3", "-I", "-S", "-c", program];
+        Command::new("sh").args(["-c", enter, "sh"]).args(dirs).args(python).output().unwrap()
+    }
+
+    #[test]
+    fn the_kernel_counts_and_limits_a_tree() {
+        let groups = match usable().and_then(|own| Cgroups::within(&own, &v2::CONTROLLERS)) {
+            Ok(groups) => groups,
+            // An ordinary user, or a machine without cgroups: that must be said.
+            Err(error) => {
+                let said = error.to_string();
+                assert!(said.contains("cgroup"), "{said}");
+                assert!(
+                    std::env::var_os("EVALMILL_TEST_FULL").is_none(),
+                    "EVALMILL_TEST_FULL is set: {said}"
+                );
+                eprintln!("not run: {said}");
+                return;
+            }
+        };
+        let worker = groups.layout.join("w7");
+        let mut job = match groups.worker(7, None).unwrap().0 {
+            Groups::V1(job) => *job,
+            Groups::V2(nest) => {
+                // Nobody is in it, so nobody has to leave.
+                v2::enable(worker.dirs()[0], &v2::CONTROLLERS).unwrap();
+                Job::new(Files::V2(nest.open_job().unwrap()))
+            }
+        };
+        let limits = JobLimits { memory_bytes: 100 << 20, processes: 8 };
+        job.begin(limits).unwrap();
+        let sum = "import os\nfor i in range(2):\n if os.fork() == 0: sum(range(10**6)); os._exit(0)\nfor i in range(2): os.wait()";
+        assert!(python(&worker, sum).status.success() && !job.was_full());
+        let usage = job.usage().unwrap();
+        assert!(usage.cpu > Duration::from_millis(10), "{usage:?}");
+        assert_eq!((usage.oom_kills, usage.forks_refused), (0, 0));
+
+        job.begin(limits).unwrap();
+        assert!(!python(&worker, "bytearray(200 << 20)").status.success());
+        assert_eq!(job.usage().unwrap().oom_kills, 1);
+        assert!(job.was_full());
+        assert!(job.peak_bytes().is_none_or(|peak| peak > 90 << 20));
+
+        job.begin(JobLimits { memory_bytes: 200 << 20, ..limits }).unwrap();
+        assert!(job.peak_bytes().is_none_or(|peak| peak < 90 << 20), "the peak begins again, or is unknown");
+        assert!(!job.was_full());
+        let many = "import os,time\ntry:\n for i in range(20):\n  if os.fork() == 0: time.sleep(1); os._exit(0)\nexcept BlockingIOError: raise SystemExit(3)";
+        assert_eq!(python(&worker, many).status.code(), Some(3));
+        assert!(job.usage().unwrap().forks_refused > 0);
+        drop(job);
+        let dirs: Vec<_> = groups.layout.dirs().into_iter().map(Path::to_owned).collect();
+        let until = Instant::now() + Duration::from_secs(5);
+        while !remove(&groups.layout) {
+            assert!(Instant::now() < until, "still in use: {dirs:?}");
+            std::thread::yield_now();
+        }
+        assert!(dirs.iter().all(|dir| !dir.exists()), "{dirs:?}");
+    }
+}

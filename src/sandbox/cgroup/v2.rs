@@ -128,7 +128,12 @@ impl Nest {
         rustix::io::write(self.open("init/cgroup.procs", OFlags::WRONLY)?, b"0")?;
         let control = self.open("cgroup.subtree_control", OFlags::WRONLY)?;
         rustix::io::write(control, enabling(controllers).as_bytes())?;
-        Files::open(&self)
+        self.open_job()
+    }
+
+    /// Once it has controllers.
+    pub(super) fn open_job(&self) -> io::Result<Files> {
+        Files::open(self)
     }
 
     fn open(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
@@ -157,7 +162,8 @@ pub(super) struct Files {
 impl Files {
     fn open(nest: &Nest) -> io::Result<Self> {
         let dir = nest.open(JOB, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let open = |name: &str, flags| Ok::<_, io::Error>(File::from(nest.open(&format!("{JOB}/{name}"), flags)?));
+        let open =
+            |name: &str, flags| Ok::<_, io::Error>(File::from(nest.open(&format!("{JOB}/{name}"), flags)?));
         // No swap, where there is any: a limit of memory is one of time otherwise. And what the kernel kills, it
         // kills whole.
         for (name, value) in [("memory.swap.max", b"0"), ("memory.oom.group", b"1")] {
@@ -194,8 +200,7 @@ impl Files {
 
     pub(super) fn counters(&self) -> io::Result<JobUsage> {
         let micros = field(&text(&self.cpu)?, "usage_usec").ok_or_else(|| unexpected("cpu.stat"))?;
-        let oom_kills =
-            field(&text(&self.events)?, "oom_kill").ok_or_else(|| unexpected("memory.events"))?;
+        let oom_kills = field(&text(&self.events)?, "oom_kill").ok_or_else(|| unexpected("memory.events"))?;
         let forks_refused =
             field(&text(&self.process_events)?, "max").ok_or_else(|| unexpected("pids.events"))?;
         Ok(JobUsage { cpu: Duration::from_micros(micros), oom_kills, forks_refused })
