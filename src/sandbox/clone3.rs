@@ -176,3 +176,62 @@ pub(super) fn try_in(group: BorrowedFd<'_>) -> io::Result<()> {
     rustix::io::retry_on_intr(|| rustix::process::waitpid(Pid::from_raw(pid), WaitOptions::empty()))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::sandbox::cgroup::Group;
+
+    /// What the child of the test is given.
+    struct Seen {
+        table: [u8; 4096],
+        have: isize,
+        stack: usize,
+    }
+
+    extern "C" fn look(argument: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: the test passes its `Seen`, and stands still.
+        let seen = unsafe { &mut *argument.cast::<Seen>() };
+        seen.stack = (&raw const argument) as usize;
+        // SAFETY: async-signal-safe calls on a path and a buffer that are there.
+        unsafe {
+            let file = libc::open(c"/proc/self/cgroup".as_ptr(), libc::O_RDONLY);
+            seen.have = libc::read(file, seen.table.as_mut_ptr().cast(), seen.table.len());
+            libc::close(file);
+        }
+        7
+    }
+
+    #[test]
+    fn a_process_is_born_in_the_group_on_its_own_stack() {
+        let Some(group) = Group::new() else { return };
+        let dir = File::open(group.path()).unwrap();
+        let mut stack = vec![0u128; 4096];
+        let mut seen = Seen { table: [0; 4096], have: -1, stack: 0 };
+        // SAFETY: `look` keeps to async-signal-safe calls and does not unwind.
+        let (pid, pidfd) = unsafe { vfork(dir.as_fd(), &mut stack, look, (&raw mut seen).cast()) }.unwrap();
+        let status = rustix::process::waitpid(Pid::from_raw(pid), WaitOptions::empty()).unwrap().unwrap().1;
+        assert_eq!(status.exit_status(), Some(7));
+        assert!(rustix::io::fcntl_getfd(&pidfd).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        let range = stack.as_ptr_range();
+        assert!((range.start as usize..range.end as usize).contains(&seen.stack));
+        let table = String::from_utf8_lossy(&seen.table[..usize::try_from(seen.have).unwrap()]);
+        let name = group.path().file_name().unwrap().to_str().unwrap();
+        assert!(table.lines().any(|line| line.starts_with("0::/") && line.ends_with(name)), "{table}");
+    }
+
+    #[test]
+    fn what_is_no_group_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = try_in(File::open(dir.path()).unwrap().as_fd()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        let Some(group) = Group::new() else { return };
+        let gone = File::open(group.path()).unwrap();
+        fs::remove_dir(group.path()).unwrap();
+        let error = try_in(gone.as_fd()).unwrap_err();
+        assert!(matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)), "{error}");
+    }
+}

@@ -25,8 +25,8 @@
 //!   signal its processes, which is said as a missing layer. Memory of programs is estimated where root lacks
 //!   CAP_SYS_PTRACE;
 //! - below tier `full`, count what is written to the tmpfs as a program's memory: its size is limited instead;
-//! - hide how busy the machine is, the names of the host's devices in `/proc/self/mountinfo` and of its own groups
-//!   in `/proc/self/cgroup` (with the launcher's process number), or locks and
+//! - hide how busy the machine is, the names of the host's devices in `/proc/self/mountinfo` and, in version 1, of its
+//!   own groups in `/proc/self/cgroup` (with the launcher's process number), or locks and
 //!   watches that programs of several workers put on files of a tree that both see;
 //! - drop the supplementary groups of an ordinary user: the kernel does not allow it. No file that
 //!   they could open is shown;

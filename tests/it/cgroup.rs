@@ -362,6 +362,49 @@ fn what_a_killed_service_leaves_the_next_one_removes() {
     assert_eq!(place.groups(), Vec::<PathBuf>::new());
 }
 
+/// A group of version 2 that others live in cannot be ours, and nobody is moved.
+#[test]
+fn strangers_in_the_group_are_named() {
+    let Some(place) = Place::new() else { return };
+    let [group] = &place.0[..] else {
+        eprintln!("not run: in version 1 groups with processes have groups in them");
+        return;
+    };
+    let procs = group.join("cgroup.procs");
+    let enter = "echo $$ > \"$0\" && exec sleep 60";
+    let mut stranger = Command::new("sh").args(["-c", enter]).arg(&procs).spawn().unwrap();
+    let line = format!("{}\n", stranger.id());
+    eventually("the stranger is there", || std::fs::read_to_string(&procs).unwrap() == line);
+    let scratch = tempfile::tempdir().unwrap();
+    let mut child = place.start(scratch.path(), &[]);
+    drop(child.stdin.take());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{stderr}");
+    let named = format!(
+        "other processes are in this cgroup, and evalmill moves none but its own: {} (",
+        stranger.id()
+    );
+    for part in [&*named, "\"namespaces\"", "-p Delegate=yes"] {
+        assert!(stderr.contains(part), "{part}\n{stderr}");
+    }
+    assert_eq!(std::fs::read_to_string(&procs).unwrap(), line);
+    assert!(!group.join("evalmill-own").exists());
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+/// In version 2 programs do not see how the host names their group.
+#[test]
+fn programs_see_their_own_groups_only() {
+    let source = "print([line for line in open('/proc/self/cgroup') if line.startswith('0::')])";
+    let Some(results) = run(&[python(source, 100)]) else { return };
+    let seen = command(&results[0])["stdout"].as_str().unwrap().trim();
+    if above().len() == 1 {
+        assert_eq!(seen, "['0::/job\\n']");
+    }
+}
+
 #[test]
 fn a_killed_launcher_leaves_nothing() {
     let Some(place) = Place::new() else { return };

@@ -236,7 +236,7 @@ mod tests {
 
         job.begin(limits).unwrap();
         assert!(!python(&worker, "bytearray(200 << 20)").status.success());
-        assert_eq!(job.usage().unwrap().oom_kills, 1);
+        assert!(job.usage().unwrap().oom_kills > 0);
         assert!(job.was_full());
         assert!(job.peak_bytes().is_none_or(|peak| peak > 90 << 20));
 

@@ -36,6 +36,8 @@ use thiserror::Error;
 
 pub use groups::{Cgroups, WorkerGroups};
 pub use job::{Job, JobLimits, JobUsage};
+#[cfg(test)]
+pub(super) use own::tests::Group;
 
 /// Why there are no cgroups for us.
 #[derive(Debug, Error)]

@@ -105,9 +105,51 @@ impl<'a> Mount<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
+    use crate::sandbox::cgroup::sweep;
     use rstest::rstest;
+
+    /// A real group of version 2, whatever controllers it has; it goes with what is in it.
+    pub(in crate::sandbox) struct Group(PathBuf);
+
+    impl Group {
+        /// `None`, and said: this user may make none here.
+        pub(in crate::sandbox) fn new() -> Option<Self> {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let mounts: Vec<_> = mountinfo.lines().filter_map(Mount::parse).collect();
+            let own = v2_dir(&mounts, &fs::read_to_string("/proc/self/cgroup").unwrap());
+            let name =
+                format!("evalmill-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let Some(dir) = own.map(|dir| dir.join(name)) else {
+                eprintln!("not run: no cgroups of version 2 are mounted");
+                return None;
+            };
+            match fs::create_dir(&dir) {
+                Ok(()) => Some(Self(dir)),
+                Err(error) => {
+                    eprintln!("not run: {}: {error}; it takes root, or a delegated group", dir.display());
+                    None
+                }
+            }
+        }
+
+        pub(in crate::sandbox) fn path(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for Group {
+        fn drop(&mut self) {
+            let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+            while !sweep::remove(&self.0) && std::time::Instant::now() < until {
+                std::thread::yield_now();
+            }
+        }
+    }
 
     const HYBRID: &str = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
         33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\

@@ -88,6 +88,39 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::sandbox::cgroup::Group;
+
+    #[test]
+    fn only_stale_and_empty_groups_are_swept() {
+        let Some(place) = Group::new() else { return };
+        let own = own_name().unwrap();
+        let stale = format!("{}-1", own.rsplit_once('-').unwrap().0);
+        for name in [&*own, &stale, "evalmill-own", "docker"] {
+            for group in ["w0/init", "w0/job", "w1/job"] {
+                fs::create_dir_all(place.path().join(name).join(group)).unwrap();
+            }
+        }
+        let procs = place.path().join(&stale).join("w0/job/cgroup.procs");
+        let mut busy =
+            Command::new("sh").args(["-c", "echo $$ > \"$0\"; exec sleep 60"]).arg(&procs).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(5);
+        while fs::read_to_string(&procs).unwrap().is_empty() {
+            assert!(Instant::now() < until, "the process enters");
+            std::thread::yield_now();
+        }
+        assert!(!sweep(place.path()));
+        // As much of it as is empty.
+        assert!(procs.exists() && !place.path().join(&stale).join("w1").exists());
+        assert!(busy.try_wait().unwrap().is_none());
+        assert!(!remove(&place.path().join(&stale)));
+        assert!(!busy.wait().unwrap().success(), "it was killed");
+        assert!(sweep(place.path()));
+        let mut left: Vec<_> = groups_in(place.path()).collect();
+        left.sort();
+        let mut expected = ["docker", &own, "evalmill-own"].map(|name| place.path().join(name));
+        expected.sort();
+        assert_eq!(left, expected);
+    }
 
     #[test]
     fn only_what_is_ours_and_over_is_stale() {

@@ -223,3 +223,68 @@ impl Files {
         self.ooms().is_ok_and(|ooms| ooms > self.earlier_ooms)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::sandbox::cgroup::Group;
+
+    #[test]
+    fn a_group_without_processes_needs_no_leaf() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = dir.path().join("cgroup.subtree_control");
+        fs::write(&control, "").unwrap();
+        delegate(dir.path(), &CONTROLLERS).unwrap();
+        assert_eq!(fs::read_to_string(control).unwrap(), "+memory +pids ");
+        assert!(!dir.path().join(LEAF).exists());
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        // No such file stands for any refusal but that of a group with processes.
+        fs::create_dir(dir.path().join("cgroup.subtree_control")).unwrap();
+        let error = delegate(dir.path(), &CONTROLLERS).unwrap_err().to_string();
+        assert!(error.contains("cgroup.subtree_control: "), "{error}");
+        assert!(!dir.path().join(LEAF).exists());
+    }
+
+    #[test]
+    fn strangers_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, ours) = (std::process::id(), fs::read_to_string("/proc/self/comm").unwrap());
+        fs::write(dir.path().join("cgroup.procs"), format!("{own}\n").repeat(7)).unwrap();
+        let said = processes(dir.path());
+        assert!(said.starts_with(&format!("{own} ({}), ", ours.trim())), "{said}");
+        assert!(said.ends_with(" and 2 more"), "{said}");
+        assert!(super::ours().contains(&rustix::process::getpid()));
+    }
+
+    #[test]
+    fn workers_groups_are_made_for_who_starts_commands() {
+        let Some(place) = Group::new() else { return };
+        let dir = place.path().join("w3");
+        let root = rustix::process::geteuid().is_root();
+        let nest = Nest::make(&dir, root.then_some(1_900_000_001)).unwrap();
+        nest.try_out().unwrap();
+        let owner = |file: &str| fs::metadata(dir.join(file)).unwrap().uid();
+        let own = rustix::process::geteuid().as_raw();
+        let starts = if root { 1_900_000_001 } else { own };
+        for (file, expected) in [
+            ("cgroup.procs", starts),
+            ("job/cgroup.procs", starts),
+            ("init/cgroup.procs", own),
+            ("cgroup.subtree_control", own),
+            ("job", own),
+        ] {
+            assert_eq!(owner(file), expected, "{file}");
+        }
+        // Controllers are what it takes to count.
+        if !fs::read_to_string(dir.join("cgroup.controllers")).unwrap().contains("memory") {
+            let error = nest.open_job().unwrap_err().to_string();
+            assert!(error.contains("job/memory.max"), "{error}");
+        }
+    }
+}
