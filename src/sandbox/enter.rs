@@ -59,8 +59,11 @@ impl Plan {
         if self.tier == Tier::Process {
             return birth::fork().map_err(|error| Missing::new(Layer::Process, "fork", &error));
         }
-        let born = birth::clone_away(self.policy.network, group)
-            .map_err(|error| Missing::new(Layer::Namespaces, "clone into new namespaces", &error))?;
+        let born = birth::clone_away(self.policy.network, group).map_err(|error| match group {
+            None => Missing::new(Layer::Namespaces, "clone into new namespaces", &error),
+            // Which of the two it was is seen where the namespaces are tried alone.
+            Some(_) => Missing::cgroup(format!("clone into new namespaces and a cgroup: {error}")),
+        })?;
         let Some(born) = born else { return Ok(None) };
         match ids.write_maps(born.pid) {
             Ok(()) => Ok(Some(born)),

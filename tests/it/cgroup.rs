@@ -7,15 +7,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::support::{evalmill, eventually, processes_with, without_full};
 
-/// A group in each hierarchy: one in version 2, three in version 1. Below them there must be nothing of ours in the end
-/// but, in version 2, the leaf that evalmill has moved to.
+/// A group in each hierarchy: one in version 2, three in version 1. Below them there must be nothing in the end.
 struct Place(Vec<PathBuf>);
 
 /// Where this process is in the hierarchy whose controllers fit.
@@ -62,7 +60,11 @@ impl Place {
     }
 
     fn start(&self, scratch: &Path, args: &[&str]) -> Child {
-        let enter = "while [ \"$1\" != -- ]; do echo $$ > \"$1/cgroup.procs\" || exit 9; shift; done; shift; exec \"$@\"";
+        // Where a service was killed, its leaf is still there, and only that can be entered.
+        let enter = "while [ \"$1\" != -- ]; do
+            dir=$1; [ ! -d $dir/evalmill-own ] || dir=$dir/evalmill-own
+            echo $$ > $dir/cgroup.procs || exit 9; shift
+        done; shift; exec \"$@\"";
         let program = evalmill(scratch);
         let mut command = Command::new("sh");
         command.args(["-c", enter, "sh"]).args(&self.0).arg("--").arg(program.get_program());
@@ -79,8 +81,7 @@ impl Place {
 
     fn groups(&self) -> Vec<PathBuf> {
         let below = |dir: &PathBuf| std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path());
-        let ours = |path: &PathBuf| path.is_dir() && !path.ends_with("evalmill-own");
-        self.0.iter().flat_map(below).filter(ours).collect()
+        self.0.iter().flat_map(below).filter(|path| path.is_dir()).collect()
     }
 
     /// Everything that runs in it, at any depth.
@@ -244,12 +245,12 @@ while True:
     "cpu_limit or wall_limit"
 )]
 fn limits_hold_over_the_tree(#[case] source: &str, #[case] termination: &str) {
-    let begun = Instant::now();
     let Some(results) = run(&[python(source, 200), python(HARMLESS, 100)]) else { return };
     assert!(termination.contains(command(&results[0])["termination"].as_str().unwrap()), "{}", results[0]);
     if termination == "memory_limit" {
         assert_eq!(results[0]["verdict"], "memory_exceeded", "{}", results[0]);
-        assert!(begun.elapsed().as_secs() < 8, "{:?}", begun.elapsed());
+        // None has slept to its end.
+        assert!(command(&results[0])["runtime"].as_f64().unwrap() < 8.0, "{}", results[0]);
     }
     if source.contains("process_time") {
         assert!(command(&results[0])["cpu_time"].as_f64().unwrap() > 2.0, "{}", results[0]);
@@ -354,7 +355,8 @@ fn what_a_killed_service_leaves_the_next_one_removes() {
     child.wait().unwrap();
     drop(pipe);
     eventually("everything is gone", || processes_with(&sleeping).is_empty());
-    assert_eq!(place.groups().len(), place.0.len());
+    // In version 2 the leaf, too.
+    assert_eq!(place.groups().len(), place.0.len().max(2));
     let mut next = place.start(scratch.path(), &[]);
     drop(next.stdin.take());
     let output = next.wait_with_output().unwrap();
@@ -416,8 +418,9 @@ fn a_killed_launcher_leaves_nothing() {
     let row = json!({"prediction": {"commands": [{"command": ["sleep", marker]}]}});
     writeln!(pipe, "{row}").unwrap();
     eventually("the program runs", || processes_with(&sleeping).len() == 1);
-    let name = place.groups()[0].file_name().unwrap().to_string_lossy().into_owned();
-    let launcher = name.split('-').nth(2).unwrap().to_owned();
+    let names =
+        place.groups().into_iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned());
+    let launcher = names.filter_map(|name| Some(name.split('-').nth(2)?.to_owned())).next().unwrap();
     Command::new("kill").args(["-KILL", &launcher]).status().unwrap();
     writeln!(pipe, "{}", python("pass", 100)).unwrap();
     drop(pipe);

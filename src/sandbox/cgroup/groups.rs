@@ -131,6 +131,11 @@ impl Cgroups {
     /// would run it.
     pub fn end(&self) {
         soon(|| remove(&self.layout) & self.sweep());
+        if let Layout::V2(dir) = &self.layout
+            && let Some(above) = dir.parent()
+        {
+            v2::leave(above, &v2::CONTROLLERS);
+        }
     }
 }
 

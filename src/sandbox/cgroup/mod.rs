@@ -10,7 +10,7 @@
 //! - **v2** (`v2`): no thread can be in another memory group than its process. The worker's group has two in it:
 //!   `init`, where the worker is, and `job`, which commands are cloned into ([`Job::birthplace`]). A group has either
 //!   processes or groups with controllers, so our own processes move from the group that evalmill was started in to
-//!   a leaf of it, `evalmill-own`, which stays. Where that group is writable for an ordinary user, which is what
+//!   a leaf of it, `evalmill-own`, and back in the end. Where that group is writable for an ordinary user, which is what
 //!   delegation means, none of it takes root.
 //!
 //! Only groups that this module made are ever removed (`sweep`): the name says which process of which pid

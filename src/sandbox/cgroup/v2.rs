@@ -50,23 +50,37 @@ pub(super) fn delegate(dir: &Path, controllers: &[&str]) -> Result<(), CgroupErr
     })
 }
 
-/// Writes which controllers the groups in `dir` have.
-pub(super) fn enable(dir: &Path, controllers: &[&str]) -> io::Result<()> {
-    fs::write(dir.join("cgroup.subtree_control"), enabling(controllers))
+/// Undoes [`delegate`], so that `dir` can be entered again. Nothing where we are not in the leaf, or where another
+/// evalmill still has groups in `dir`: the kernel refuses then.
+pub(super) fn leave(dir: &Path, controllers: &[&str]) {
+    let is_in_leaf =
+        group_of(rustix::process::getpid()).is_some_and(|group| Path::new(&group).ends_with(LEAF));
+    if is_in_leaf
+        && fs::write(dir.join("cgroup.subtree_control"), with_sign('-', controllers)).is_ok()
+        && move_to(dir, &ours()).is_ok()
+    {
+        let _ = fs::remove_dir(dir.join(LEAF));
+    }
 }
 
-fn enabling(controllers: &[&str]) -> String {
-    controllers.iter().map(|one| format!("+{one} ")).collect()
+/// Writes which controllers the groups in `dir` have.
+pub(super) fn enable(dir: &Path, controllers: &[&str]) -> io::Result<()> {
+    fs::write(dir.join("cgroup.subtree_control"), with_sign('+', controllers))
+}
+
+fn with_sign(sign: char, controllers: &[&str]) -> String {
+    controllers.iter().map(|one| format!("{sign}{one} ")).collect()
+}
+
+fn group_of(pid: Pid) -> Option<String> {
+    let table = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).ok()?;
+    path_of(&table, str::is_empty).map(str::to_owned)
 }
 
 /// This process, and its parent where it is in the same group.
 fn ours() -> Vec<Pid> {
     let own = rustix::process::getpid();
-    let group = |pid: Pid| {
-        let table = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).ok()?;
-        path_of(&table, str::is_empty).map(str::to_owned)
-    };
-    let parent = rustix::process::getppid().filter(|parent| group(*parent) == group(own));
+    let parent = rustix::process::getppid().filter(|parent| group_of(*parent) == group_of(own));
     std::iter::once(own).chain(parent).collect()
 }
 
@@ -127,7 +141,7 @@ impl Nest {
         // 0 is whoever writes.
         rustix::io::write(self.open("init/cgroup.procs", OFlags::WRONLY)?, b"0")?;
         let control = self.open("cgroup.subtree_control", OFlags::WRONLY)?;
-        rustix::io::write(control, enabling(controllers).as_bytes())?;
+        rustix::io::write(control, with_sign('+', controllers).as_bytes())?;
         self.open_job()
     }
 
