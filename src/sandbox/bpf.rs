@@ -55,7 +55,7 @@ const NATIVE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const NATIVE: u32 = 0xc000_00b7;
 
-type Instruction = libc::sock_filter;
+pub(super) type Instruction = libc::sock_filter;
 
 fn ins(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
     Instruction { code, jt, jf, k }
@@ -127,14 +127,15 @@ pub(super) fn assemble(rules: &[Rule], last: u32) -> Vec<Instruction> {
     program
 }
 
-/// Filters the system calls of this thread and of everything it starts from now on.
+/// Filters the system calls of this thread and of everything it starts from now on. Async-signal-safe, allocates
+/// nothing.
 ///
 /// # Errors
 /// As the kernel says; `no_new_privs` must be set.
-pub(super) fn install(program: &mut [Instruction]) -> io::Result<()> {
+pub(super) fn install(program: &[Instruction]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
-    let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
-    // SAFETY: the pointer is to `length` instructions that outlive the call; the kernel copies them.
+    let filter = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the pointer is to `length` instructions that outlive the call; the kernel copies them and changes none.
     let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

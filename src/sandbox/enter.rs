@@ -9,10 +9,12 @@
 //!                                  <──   says that it is ready, or which layer failed
 //! ```
 //! The tier `process` goes its own way from birth on: [`Plan::settle`] and [`Plan::seal_process`]. Cgroups
-//! are entered after sealing, by the thread that starts commands, over files that were opened before birth.
+//! of version 1 are entered after sealing, by the thread that starts commands, over files that were opened before birth.
+//! In version 2 the child is born in its group, and takes its place there before it enters.
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit};
@@ -49,16 +51,19 @@ pub struct Entered {
 
 impl Plan {
     /// Makes a process in namespaces of its own, or in the tier `process` without; `None`: this is it, and it must
-    /// wait until it is let go.
+    /// wait until it is let go. `group` is the one of version 2 that it is to be born in.
     ///
     /// # Errors
     /// The layer that failed; no process is left.
-    pub fn birth(&self, ids: Ids) -> Result<Option<Born>, Missing> {
+    pub fn birth(&self, ids: Ids, group: Option<BorrowedFd<'_>>) -> Result<Option<Born>, Missing> {
         let born = if self.tier == Tier::Process {
             birth::fork().map_err(|error| Missing::new(Layer::Process, "fork", &error))?
         } else {
-            birth::clone_away(self.policy.network)
-                .map_err(|error| Missing::new(Layer::Namespaces, "clone into new namespaces", &error))?
+            birth::clone_away(self.policy.network, group).map_err(|error| match group {
+                None => Missing::new(Layer::Namespaces, "clone into new namespaces", &error),
+                // Which of the two it was is seen where the namespaces are tried alone.
+                Some(_) => Missing::cgroup(format!("clone into new namespaces and a cgroup: {error}")),
+            })?
         };
         let Some(born) = born else { return Ok(None) };
         // From here and not by itself: what a process with the host's CAP_SYS_RESOURCE sets, programs cannot lower.
@@ -109,17 +114,18 @@ impl Plan {
     }
 
     /// Closes the door: from here on nothing can be changed any more, by the worker neither. `two_threads`: it will
-    /// have a second one, [`SECOND_THREAD`](super::SECOND_THREAD).
+    /// have a second one, [`SECOND_THREAD`](super::SECOND_THREAD). `clones`: it starts commands by `clone3`, and takes
+    /// that from each of them by a [`CommandFilter`](seccomp::CommandFilter).
     ///
     /// # Errors
     /// The layer that failed; the process must end.
-    pub fn seal(&self, two_threads: bool) -> Result<(), Missing> {
+    pub fn seal(&self, two_threads: bool, clones: bool) -> Result<(), Missing> {
         let privileges = |error: rustix::io::Errno| Missing::new(Layer::Privileges, "sealing", &error.into());
         // Programs that are the same user must not read or trace it.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(privileges)?;
         rustix::thread::set_no_new_privs(true).map_err(privileges)?;
         landlock::hold_to_root(self.policy.network)?;
-        seccomp::install(Place::Namespaces { two_threads })
+        seccomp::install(Place::Namespaces { two_threads, clones })
             .map_err(|error| Missing::new(Layer::Seccomp, "installing the filter", &error))
     }
 }

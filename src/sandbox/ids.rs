@@ -97,6 +97,15 @@ impl Ids {
         self.both().map(|(_, program)| program)
     }
 
+    /// As whom, in the host's ids, the worker makes files and starts commands; `None`: as the launcher's user.
+    #[must_use]
+    pub fn host_program(self) -> Option<u32> {
+        match self {
+            Self::Own { first } | Self::Host { first } => Some(first + 1),
+            Self::Single | Self::Same => None,
+        }
+    }
+
     /// Worker and program, where they are two.
     fn both(self) -> Option<(u32, u32)> {
         match self {

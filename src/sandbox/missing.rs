@@ -102,6 +102,8 @@ struct Machine {
     container: bool,
     /// The controllers of memory are in cgroup version 2.
     version_2: bool,
+    /// evalmill is root.
+    root: bool,
 }
 
 impl Machine {
@@ -114,6 +116,7 @@ impl Machine {
             container: Path::new("/.dockerenv").exists() || Path::new("/run/.containerenv").exists(),
             version_2: fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
                 .is_ok_and(|there| there.split_whitespace().any(|one| one == "memory")),
+            root: rustix::process::geteuid().is_root(),
         }
     }
 }
@@ -161,16 +164,29 @@ fn remedy(layer: Layer, error: &io::Error, machine: &Machine) -> String {
         Layer::Interpreter => {
             "set python.interpreter to a Python that an ordinary user can run, and sandbox.binds to what it needs beside its own prefix".to_owned()
         }
-        Layer::Cgroup if machine.version_2 => {
-            "on this host tier \"namespaces\" is the strongest of this version: limits of the tree are watched, and a memory and process limit of evalmill itself (systemd: MemoryMax=, TasksMax=; Docker: --memory, --pids-limit) is the backstop".to_owned()
-        }
-        Layer::Cgroup if machine.container => {
-            "start the container as root with --cgroupns=private and -v /sys/fs/cgroup:/sys/fs/cgroup:rw, so that the cgroups of version 1 are writable; limits of the tree are watched meanwhile".to_owned()
-        }
-        Layer::Cgroup => {
-            "start evalmill as root (below systemd: `systemd-run --scope -p Delegate=yes evalmill …`), where the controllers memory, pids and cpuacct of cgroup version 1 are mounted writable; limits of the tree are watched meanwhile".to_owned()
-        }
+        Layer::Cgroup => format!("{}; limits of the tree are watched meanwhile", cgroup(machine)),
         _ => "start evalmill where namespaces can be made: on a host, or in a container that allows it".to_owned(),
+    }
+}
+
+/// The way to cgroups.
+fn cgroup(machine: &Machine) -> &'static str {
+    match machine {
+        Machine { version_2: true, container: true, .. } => {
+            "start the container with a group of its own that is writable, and evalmill as its root and without other processes (Docker 28 or newer: --cgroupns=private --security-opt writable-cgroups=true; containerd 2.1 or newer: cgroup_writable = true of the runtime)"
+        }
+        Machine { version_2: true, root: true, .. } => {
+            "start evalmill in a group of its own: `systemd-run --scope -p Delegate=yes evalmill …`, or in a unit with Delegate=yes"
+        }
+        Machine { version_2: true, .. } => {
+            "start evalmill in a group of its own that is this user's: `systemd-run --user --scope -p Delegate=yes evalmill …`, or in a unit with User= and Delegate=yes; without systemd, root makes a group with the controllers memory and pids, gives it and its cgroup.procs and cgroup.subtree_control to the user (chown), and starts evalmill in it as that user"
+        }
+        Machine { container: true, .. } => {
+            "start the container as root with --cgroupns=private and -v /sys/fs/cgroup:/sys/fs/cgroup:rw, so that the cgroups of version 1 are writable"
+        }
+        _ => {
+            "start evalmill as root (below systemd: `systemd-run --scope -p Delegate=yes evalmill …`), where the controllers memory, pids and cpuacct of cgroup version 1 are mounted writable"
+        }
     }
 }
 
@@ -205,9 +221,13 @@ mod tests {
     #[rstest]
     #[case(Machine::default(), "systemd-run --scope -p Delegate=yes")]
     #[case(Machine { container: true, ..Machine::default() }, "--cgroupns=private")]
-    #[case(Machine { version_2: true, container: true, ..Machine::default() }, "MemoryMax=")]
+    #[case(Machine { version_2: true, container: true, ..Machine::default() }, "writable-cgroups=true")]
+    #[case(Machine { version_2: true, root: true, ..Machine::default() }, "`systemd-run --scope -p Delegate=yes")]
+    #[case(Machine { version_2: true, ..Machine::default() }, "`systemd-run --user --scope -p Delegate=yes")]
+    #[case(Machine { version_2: true, ..Machine::default() }, "chown")]
     fn a_remedy_for_limits(#[case] machine: Machine, #[case] says: &str) {
         let error = io::Error::from_raw_os_error(libc::EACCES);
-        assert!(remedy(Layer::Cgroup, &error, &machine).contains(says));
+        let remedy = remedy(Layer::Cgroup, &error, &machine);
+        assert!(remedy.contains(says) && remedy.contains("limits of the tree are watched"), "{remedy}");
     }
 }

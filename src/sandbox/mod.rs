@@ -1,7 +1,7 @@
 //! Isolation: what a program may see and do, and how that is brought about.
 //!
 //! Policy is apart from mechanism. [`Policy`] says what is allowed, [`Trees`] finds what has to be shown for
-//! it; each mechanism is one small file: namespaces (`birth`), ids and capabilities (`ids`), the private root
+//! it; each mechanism is one small file: namespaces (`birth`), processes born in cgroups ([`clone3`]), ids and capabilities (`ids`), the private root
 //! (`root`, `mount_attr`), the network (`net`), the filter of system calls (`seccomp`, `bpf`), rules for files
 //! where there are no namespaces ([`landlock`], `process`). [`Plan`] puts them in order. All of it is done once
 //! for each worker; commands inherit it, but for the Landlock domain that each of them enters.
@@ -18,7 +18,6 @@
 //! `sandbox.require` that is an error of start, and nothing is skipped silently.
 //!
 //! What this does not do:
-//! - limits by cgroups of version 2;
 //! - in the tier `process`: a `/tmp`, `/dev/shm` or loopback interface (so no POSIX semaphores, which
 //!   `multiprocessing` needs), files of `/proc` that speak of processes, `/etc/passwd`; a limit of all files together;
 //!   hiding that files and processes exist. Programs of an ordinary user are that user: they can change modes,
@@ -26,8 +25,8 @@
 //!   signal its processes, which is said as a missing layer. Memory of programs is estimated where root lacks
 //!   CAP_SYS_PTRACE;
 //! - below tier `full`, count what is written to the tmpfs as a program's memory: its size is limited instead;
-//! - hide how busy the machine is, the names of the host's devices in `/proc/self/mountinfo` and of its own groups
-//!   in `/proc/self/cgroup` (with the launcher's process number), or locks and
+//! - hide how busy the machine is, the names of the host's devices in `/proc/self/mountinfo` and, in version 1, of its
+//!   own groups in `/proc/self/cgroup` (with the launcher's process number), or locks and
 //!   watches that programs of several workers put on files of a tree that both see;
 //! - drop the supplementary groups of an ordinary user: the kernel does not allow it. No file that
 //!   they could open is shown;
@@ -37,6 +36,7 @@
 
 mod birth;
 mod bpf;
+pub mod clone3;
 mod enter;
 mod ids;
 pub mod landlock;
@@ -64,7 +64,7 @@ pub use enter::{Entered, Plan, limit};
 pub use ids::Ids;
 pub use missing::{Layer, Missing};
 pub use policy::{BOX_DIR, PROGRAM_ID, Policy};
-pub use seccomp::SECOND_THREAD;
+pub use seccomp::{CommandFilter, SECOND_THREAD};
 pub use shortage::{Seen, Shortage, Want};
 pub use trees::Trees;
 

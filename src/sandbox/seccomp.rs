@@ -5,6 +5,8 @@
 //! program needs, while namespaces, ids and the private root are what contains. A refused call
 //! answers an errno and never a signal, so programs can try and fall back.
 //!
+//! - A worker that starts commands by `clone3` keeps that call, and each command loses it by a second, small filter of
+//!   its own before it is executed ([`CommandFilter`]).
 //! - Numbers above the newest that this table knows do not exist, like x32 and other architectures.
 //! - In namespaces the worker is process 1, its second thread is number 2 where it has one, and where it has no ids
 //!   of its own it shares the user with its programs. So every call that could change or inspect a process by number
@@ -30,6 +32,8 @@ pub(super) enum Place {
     Namespaces {
         /// The worker has a second thread, [`SECOND_THREAD`].
         two_threads: bool,
+        /// It starts commands by `clone3`.
+        clones: bool,
     },
     /// Among the processes of the host.
     Host {
@@ -107,6 +111,9 @@ const OPEN_TREE_ATTR: i64 = 467;
 const LISTMOUNT: i64 = 458;
 const STATMOUNT: i64 = 457;
 
+/// Threads are made by `clone` where `clone3`, whose flags are out of a filter's sight, is not there.
+const NO_CLONE3: Rule = or(always(libc::SYS_clone3), libc::ENOSYS);
+
 /// Numbers of one architecture only.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[Rule] = &[
@@ -125,9 +132,8 @@ const OLD: &[Rule] = &[];
 const RULES: &[Rule] = &[
     // Pages of another pool, which no limit of memory counts; the answer is that of an empty pool.
     or(arg(libc::SYS_mmap, 3, Test::AnyOf(MAP_HUGETLB)), libc::ENOMEM),
-    // Threads are made by `clone` where `clone3`, whose flags are out of a filter's sight, is not there.
     arg(libc::SYS_clone, 0, Test::AnyOf(NEW_NAMESPACES)),
-    or(always(libc::SYS_clone3), libc::ENOSYS),
+    NO_CLONE3,
     arg(libc::SYS_ioctl, 1, Test::Is(TIOCSTI)),
     arg(libc::SYS_ioctl, 1, Test::Is(TIOCLINUX)),
     arg(libc::SYS_ioctl, 1, Test::Is(TIOCSETD)),
@@ -245,7 +251,8 @@ fn rules(place: Place) -> Vec<Rule> {
     // The rule of a process by its number.
     let of_worker = |rule: &Rule| matches!(rule.when, When::Arg(_, test) if test == WORKER);
     let (network, own_ids) = match place {
-        Place::Namespaces { two_threads } => {
+        Place::Namespaces { two_threads, clones } => {
+            rules.retain(|rule| !(clones && *rule == NO_CLONE3));
             for rule in rules.iter_mut().filter(|rule| two_threads && of_worker(rule)) {
                 if let When::Arg(_, test) = &mut rule.when {
                     *test = BOTH_THREADS;
@@ -276,7 +283,27 @@ fn rules(place: Place) -> Vec<Rule> {
 
 /// Installs the filter on this thread, and so on everything that it starts. `no_new_privs` must be set.
 pub(super) fn install(place: Place) -> io::Result<()> {
-    bpf::install(&mut bpf::assemble(&rules(place), LAST))
+    bpf::install(&bpf::assemble(&rules(place), LAST))
+}
+
+/// What a command is refused in addition, where its worker needs it to start the command: `clone3`.
+pub struct CommandFilter(Vec<bpf::Instruction>);
+
+impl CommandFilter {
+    /// Assembles it, once for a worker.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "there is nothing default about it")]
+    pub fn new() -> Self {
+        Self(bpf::assemble(&[NO_CLONE3], LAST))
+    }
+
+    /// Installs it on the calling process. Async-signal-safe, allocates nothing.
+    ///
+    /// # Errors
+    /// As the kernel says; `no_new_privs` must be set.
+    pub fn install(&self) -> io::Result<()> {
+        bpf::install(&self.0)
+    }
 }
 
 #[cfg(test)]
@@ -310,15 +337,16 @@ mod tests {
             .map(|rule| rule.errno)
     }
 
-    const WORKER_ALONE: Place = Place::Namespaces { two_threads: false };
-    const TWO_THREADS: Place = Place::Namespaces { two_threads: true };
+    const WORKER_ALONE: Place = Place::Namespaces { two_threads: false, clones: false };
+    const TWO_THREADS: Place = Place::Namespaces { two_threads: true, clones: false };
+    const CLONES: Place = Place::Namespaces { two_threads: false, clones: true };
     const HOST: Place = Place::Host { network: false, own_ids: false };
     const HOST_OWN: Place = Place::Host { network: false, own_ids: true };
     const HOST_NETWORK: Place = Place::Host { network: true, own_ids: false };
 
     #[rstest]
     fn the_filter_is_the_table(
-        #[values(WORKER_ALONE, TWO_THREADS, HOST, HOST_OWN, HOST_NETWORK)] place: Place,
+        #[values(WORKER_ALONE, TWO_THREADS, CLONES, HOST, HOST_OWN, HOST_NETWORK)] place: Place,
     ) {
         let program = bpf::assemble(&rules(place), LAST);
         let values =
@@ -348,7 +376,7 @@ mod tests {
 
     #[rstest]
     fn rules_of_one_call_stand_together(
-        #[values(WORKER_ALONE, TWO_THREADS, HOST, HOST_OWN, HOST_NETWORK)] place: Place,
+        #[values(WORKER_ALONE, TWO_THREADS, CLONES, HOST, HOST_OWN, HOST_NETWORK)] place: Place,
     ) {
         let rules = rules(place);
         let groups = rules.chunk_by(|a, b| a.call == b.call).count();
@@ -433,7 +461,7 @@ mod tests {
                 assert_eq!((answer, said), (-1, Some(errno)), "call {number}");
             }
         };
-        for place in [WORKER_ALONE, TWO_THREADS, HOST, HOST_OWN] {
+        for place in [WORKER_ALONE, TWO_THREADS, CLONES, HOST, HOST_OWN] {
             std::thread::spawn(move || sweep(place)).join().unwrap();
         }
     }

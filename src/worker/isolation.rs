@@ -12,7 +12,7 @@ use super::launcher::remove;
 use super::packet;
 use super::protocol::WorkerPolicy;
 use crate::config::{Tier, TierChoice};
-use crate::sandbox::cgroup::Cgroups;
+use crate::sandbox::cgroup::{Cgroups, WorkerGroups};
 use crate::sandbox::{Born, Ids, Layer, Missing, Plan, Policy, Trees};
 
 /// How long the throw-away worker may take.
@@ -183,14 +183,14 @@ impl Walls {
         let ids = if self.own_ids { Ids::own(own, worker) } else { Ids::single()? };
         let ids = if self.plan.tier == Tier::Process { ids.on_host() } else { ids };
         let (ours, theirs) = packet::pair().map_err(|error| process("a socket", error))?;
-        let job = match cgroups.map(|cgroups| cgroups.job(worker)).transpose() {
-            Ok(job) => job.map(Box::new),
-            Err(error) => return Err(Missing::cgroup(error.to_string())),
-        };
-        let born = match self.plan.birth(ids) {
+        let groups = cgroups
+            .map(|cgroups| cgroups.worker(worker, ids.host_program()))
+            .transpose()
+            .map_err(|error| Missing::cgroup(error.to_string()))?;
+        let born = match self.plan.birth(ids, groups.as_ref().and_then(WorkerGroups::birthplace)) {
             Ok(Some(born)) => born,
             Ok(None) => {
-                return Ok(Err(Newborn { plan: self.plan.clone(), ids, worker, control: theirs, job }));
+                return Ok(Err(Newborn { plan: self.plan.clone(), ids, worker, control: theirs, groups }));
             }
             Err(missing) => {
                 if let Some(cgroups) = cgroups {

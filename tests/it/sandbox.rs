@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::support::{eventually, humaneval, processes_with};
+use crate::support::{eventually, humaneval, processes_with, without_full};
 
 /// Who starts evalmill.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,7 +38,7 @@ pub(crate) fn tier(who: Who) -> &'static str {
             .unwrap();
         let full = run.status.success();
         if !full {
-            eprintln!("not run in tier full: {}", String::from_utf8_lossy(&run.stderr));
+            without_full(&String::from_utf8_lossy(&run.stderr));
         }
         full
     };

@@ -18,6 +18,12 @@ pub(crate) fn humaneval() -> String {
     path
 }
 
+/// Tier `full` cannot be had: says why; fails where the tests were started to show it.
+pub(crate) fn without_full(why: &str) {
+    assert!(std::env::var_os("EVALMILL_TEST_FULL").is_none(), "EVALMILL_TEST_FULL is set: {why}");
+    eprintln!("not run in tier full: {why}");
+}
+
 /// How one run of the program ended.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,

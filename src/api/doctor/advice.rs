@@ -45,10 +45,10 @@ const WAYS: [(Tier, [&str; 4]); 3] = [
     (
         Tier::Full,
         [
-            "start as root, where the controllers memory, pids and cpuacct are of cgroup version 1; this version uses no others",
-            "--cgroupns=private and a writable /sys/fs/cgroup, as root, beside the options for \"namespaces\"; on a host with cgroup version 1",
-            "a node with cgroup version 1, and what Docker needs; elsewhere stay with \"namespaces\" and limit the pod",
-            "Delegate=yes, User=root, and no ProtectControlGroups=; on a host with cgroup version 1",
+            "`systemd-run --scope -p Delegate=yes evalmill ...` as root, or with --user as an ordinary user; with cgroup version 1 as root, where memory, pids and cpuacct are writable",
+            "--cgroupns=private and --security-opt writable-cgroups=true (Docker 28; with cgroup version 1: -v /sys/fs/cgroup:/sys/fs/cgroup:rw), as root, beside the options for \"namespaces\"",
+            "what \"namespaces\" needs, and a runtime that makes /sys/fs/cgroup writable (containerd 2.1: cgroup_writable = true); elsewhere stay with \"namespaces\" and limit the pod",
+            "Delegate=yes, and no ProtectControlGroups=; with cgroup version 1 User=root, too",
         ],
     ),
 ];

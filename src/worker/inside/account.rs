@@ -1,8 +1,9 @@
 //! What the kernel counts of one command, where its worker has a group for them.
 //!
-//! The thread that starts commands is in that group too, so its own processor time is taken off.
+//! In version 1 the thread that starts commands is in that group too, so its own processor time is taken off.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -45,6 +46,11 @@ impl Account {
         Self { job, own: Duration::ZERO }
     }
 
+    /// Where commands are to be cloned into; `None`: they are born there.
+    pub(super) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.job.birthplace()
+    }
+
     /// Sets the limits of the next command and begins its account.
     pub(super) fn begin(&mut self, limits: &RunLimits) -> io::Result<()> {
         self.job
@@ -62,7 +68,9 @@ impl Account {
             .job
             .usage()
             .map_err(|error| io::Error::new(error.kind(), format!("reading the cgroup: {error}")))?;
-        usage.cpu = usage.cpu.saturating_sub(own_cpu().saturating_sub(self.own));
+        if self.birthplace().is_none() {
+            usage.cpu = usage.cpu.saturating_sub(own_cpu().saturating_sub(self.own));
+        }
         Ok(usage)
     }
 

@@ -8,12 +8,13 @@
 
 use std::ffi::{CString, NulError};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use rustix::process::{Resource, Rlimit};
 
 use crate::sandbox::landlock::restrict;
+use crate::sandbox::{CommandFilter, clone3};
 
 /// Where a program finds its witness.
 pub(super) const WITNESS_FD: RawFd = 3;
@@ -54,6 +55,8 @@ pub(super) struct Image<'a> {
     pub(super) identity: Option<u32>,
     /// The Landlock ruleset to be held by; above [`WITNESS_FD`].
     pub(super) ruleset: Option<RawFd>,
+    /// The cgroup to be born in, and what takes the means to that from the program.
+    pub(super) birth: Option<(BorrowedFd<'a>, &'a CommandFilter)>,
     /// Signals to set back to default.
     pub(super) reset: &'a [libc::c_int],
 }
@@ -96,26 +99,7 @@ pub(super) fn launch(image: &Image<'_>, stack: &mut Stack) -> Result<(i32, Owned
         return Err(Refused::Process(io::Error::other("a standard descriptor of the worker is closed")));
     }
     let mut shared = Shared { image, errno: AtomicI32::new(0), of_program: AtomicBool::new(false) };
-    let mut pidfd: libc::c_int = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    // SAFETY: the stack's end is aligned to 16 bytes and belongs to this call alone; `child` returns
-    // or executes before `clone` does, so everything it borrows outlives it. With its own tables of
-    // descriptors and signals it can change neither of ours, and the worker has no handlers but
-    // those for faults of its own.
-    let pid = unsafe {
-        libc::clone(
-            child,
-            stack.0.as_mut_ptr_range().end.cast(),
-            flags,
-            (&raw mut shared).cast(),
-            &raw mut pidfd,
-        )
-    };
-    if pid == -1 {
-        return Err(Refused::Process(io::Error::last_os_error()));
-    }
-    // SAFETY: the kernel has just made it for us, and nobody else knows it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let (pid, pidfd) = clone(&mut shared, stack).map_err(Refused::Process)?;
     let errno = shared.errno.load(Ordering::Relaxed);
     if errno == 0 {
         return Ok((pid, pidfd));
@@ -129,6 +113,29 @@ pub(super) fn launch(image: &Image<'_>, stack: &mut Stack) -> Result<(i32, Owned
     } else {
         Refused::Process(error)
     })
+}
+
+/// Makes the child; answers when it has executed or ended.
+fn clone(shared: &mut Shared<'_>, stack: &mut Stack) -> io::Result<(i32, OwnedFd)> {
+    let group = shared.image.birth.map(|(group, _)| group);
+    let argument = (&raw mut *shared).cast();
+    let mut pidfd: libc::c_int = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: the stack's end is aligned to 16 bytes and belongs to this call alone; `child` returns
+    // or executes before `clone` does, so everything it borrows outlives it. With its own tables of
+    // descriptors and signals it can change neither of ours, and the worker has no handlers but
+    // those for faults of its own.
+    unsafe {
+        if let Some(group) = group {
+            return clone3::vfork(group, &mut stack.0, child, argument);
+        }
+        let end = stack.0.as_mut_ptr_range().end.cast();
+        match libc::clone(child, end, flags, argument, &raw mut pidfd) {
+            -1 => Err(io::Error::last_os_error()),
+            // The kernel has just made the pidfd for us, and nobody else knows it.
+            pid => Ok((pid, OwnedFd::from_raw_fd(pidfd))),
+        }
+    }
 }
 
 extern "C" fn child(shared: *mut libc::c_void) -> libc::c_int {
@@ -197,6 +204,9 @@ fn prepare_and_exec(image: &Image<'_>) -> Result<std::convert::Infallible, Refus
         if libc::chdir(image.dir.as_ptr()) == -1 {
             return Err(program());
         }
+    }
+    if let Some((_, filter)) = image.birth {
+        filter.install().map_err(Refused::Process)?;
     }
     // Last: they bind this process, too.
     for (resource, limit) in &image.limits {

@@ -17,7 +17,7 @@ use super::shared::{EMPTIED, Shared};
 use super::spawn::{Confined, Spawner};
 use super::wipe;
 use crate::config::Tier;
-use crate::sandbox::cgroup::Job;
+use crate::sandbox::cgroup::{Job, WorkerGroups};
 use crate::sandbox::{BOX_DIR, Ids, Layer, Missing, Plan, SECOND_THREAD};
 use crate::worker::packet;
 use crate::worker::protocol::{Ended, Run, RunLimits, WorkerPolicy};
@@ -63,7 +63,7 @@ pub struct Newborn {
     /// Its end of the socket on which it is let go and answers, once.
     pub control: OwnedFd,
     /// Where its commands are counted and limited; `None`: they are watched.
-    pub job: Option<Box<Job>>,
+    pub groups: Option<WorkerGroups>,
 }
 
 /// What a worker needs to serve.
@@ -91,8 +91,8 @@ impl Newborn {
         if !self.wait() {
             return None;
         }
-        let served = self.enter(policy).and_then(|settled| {
-            runner(self.job.take(), |account| {
+        let served = self.enter(policy).and_then(|(settled, job)| {
+            runner(job, |account| {
                 self.answer(&Ok(()));
                 serve(settled.with(account))
             })
@@ -126,8 +126,8 @@ impl Newborn {
         } else {
             vec!["pass".to_owned()]
         };
-        let settled = self.enter(policy)?;
-        runner(self.job.take(), |account| try_all(settled.with(account), &arguments))?
+        let (settled, job) = self.enter(policy)?;
+        runner(job, |account| try_all(settled.with(account), &arguments))?
     }
 
     /// Until the launcher has written the ids; `false`: it is gone.
@@ -168,10 +168,13 @@ impl Newborn {
         Ok(Settled { home, spawner, shared, room: None })
     }
 
-    fn enter(&self, policy: WorkerPolicy) -> Result<Settled, Missing> {
+    fn enter(&mut self, policy: WorkerPolicy) -> Result<(Settled, Option<Box<Job>>), Missing> {
         if self.plan.tier == Tier::Process {
-            return self.enter_process(policy);
+            return Ok((self.enter_process(policy)?, None));
         }
+        let job = self.groups.take().map(WorkerGroups::settle).transpose();
+        let job = job.map_err(missing("taking the place in the groups of a worker"))?;
+        let clones = job.as_ref().is_some_and(|job| job.birthplace().is_some());
         let entered = self.plan.enter(self.ids, &policy.scratch_dir)?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         let interpreter = self.plan.trees.interpreter.clone();
@@ -195,8 +198,9 @@ impl Newborn {
         };
         let (home, shared, room) = dirs()
             .map_err(|error| failed(Layer::Root, format!("opening the directories of boxes: {error}")))?;
-        self.plan.seal(self.job.is_some())?;
-        Ok(Settled { home, spawner, shared, room })
+        // Who is not cloned into its group is started by a thread that is in it.
+        self.plan.seal(job.is_some() && !clones, clones)?;
+        Ok((Settled { home, spawner, shared, room }, job))
     }
 }
 
@@ -218,17 +222,23 @@ fn failed(layer: Layer, said: String) -> Missing {
     Missing { layer, said, remedy: "this is a defect of evalmill".to_owned() }
 }
 
-/// Calls `work` where commands have to be started from: with a job, on a second thread, which is in its groups.
+fn missing(what: &'static str) -> impl FnOnce(std::io::Error) -> Missing {
+    move |error| Missing::cgroup(format!("{what}: {error}"))
+}
+
+/// Calls `work` where commands have to be started from: with a job of version 1, on a second thread, which is in its
+/// groups.
 ///
-/// Groups of version 1 hold threads, but memory is charged to that of a process's first thread: that one stays outside
+/// Those hold threads, but memory is charged to that of a process's first thread: that one stays outside
 /// and waits, so that what the worker keeps of its programs' outputs is not their memory.
 fn runner<T: Send>(
     job: Option<Box<Job>>,
     work: impl FnOnce(Option<Account>) -> T + Send,
 ) -> Result<T, Missing> {
     let Some(mut job) = job else { return Ok(work(None)) };
-    let missing =
-        |what: &'static str| move |error: std::io::Error| Missing::cgroup(format!("{what}: {error}"));
+    if job.birthplace().is_some() {
+        return Ok(work(Some(Account::new(job))));
+    }
     std::thread::scope(|scope| {
         let inside = move || {
             // What the filter of system calls keeps programs from.
@@ -239,7 +249,6 @@ fn runner<T: Send>(
                 ));
             }
             job.enter().map_err(missing("entering the groups of a worker"))?;
-            job.close();
             Ok(work(Some(Account::new(job))))
         };
         let thread = std::thread::Builder::new()
@@ -290,6 +299,10 @@ fn try_all(settled: Settled, arguments: &[String]) -> Result<(), Missing> {
         }
     };
     let (ended, last, unclean) = run(arguments, 1 << 30, 64)?;
+    if is_counted && let Ended::Failed(said) = &ended {
+        // Not the program's: without groups it is tried again.
+        return Err(Missing::cgroup(format!("starting a program in a group: {said}")));
+    }
     if unclean.is_some() || ended != Ended::Exited(0) {
         let held_by = [(Layer::Landlock, "landlock: "), (Layer::Seccomp, "seccomp: ")];
         if let Some((layer, said)) =

@@ -14,8 +14,8 @@ use super::account::Account;
 use super::box_dir::BoxDir;
 use super::exec::{self, Image, Refused, Stack, Strings};
 use super::reap;
-use crate::sandbox::Shortage;
 use crate::sandbox::landlock::Domain;
+use crate::sandbox::{CommandFilter, Shortage};
 use crate::worker::protocol::{Run, WorkerPolicy};
 
 /// Why nothing was started.
@@ -43,6 +43,8 @@ pub(crate) struct Spawner {
     clear_refs: Option<File>,
     /// How commands are held in a sandbox.
     confined: Option<Confined>,
+    /// Of commands that are cloned into a group.
+    filter: CommandFilter,
     /// Where the kernel counts and limits what they use.
     pub(super) account: Option<Account>,
     /// Whether the machine has enough of what programs need.
@@ -90,6 +92,7 @@ impl Spawner {
             stack: Stack::new(),
             clear_refs,
             confined,
+            filter: CommandFilter::new(),
             account: None,
             shortage: Shortage::default(),
         }
@@ -125,6 +128,7 @@ impl Spawner {
             parent: self.pid,
             identity: self.confined.as_ref().and_then(|confined| confined.identity),
             ruleset: self.confined.as_ref().and_then(|confined| Some(confined.domain.as_ref()?.ruleset())),
+            birth: self.account.as_ref().and_then(|account| Some((account.birthplace()?, &self.filter))),
             reset: &self.reset,
         };
         self.forget_peak();
@@ -301,6 +305,7 @@ mod tests {
             stack: Stack::new(),
             clear_refs: None,
             confined: Some(Confined { identity: None, counted: true, domain: None }),
+            filter: CommandFilter::new(),
             account: None,
             shortage: Shortage::default(),
         };

@@ -124,8 +124,12 @@ impl Host {
             memory_kib: ours.map(proportional_kib).sum::<Option<u64>>()?,
             kernel_kib: self.place.as_ref().map_or(0, kernel_kib),
         };
-        // One directory for each worker and one of the launcher, in each controller.
-        let settled = self.place.is_none() || holds.groups == 3 * (1 + workers);
+        // One directory for each worker and one of the launcher, in each controller; in version 2, one of the
+        // launcher, its leaf, and three for each worker.
+        let settled = self.place.as_ref().is_none_or(|place| {
+            let groups = if place.dirs().len() == 1 { 2 + 3 * workers } else { 3 * (1 + workers) };
+            holds.groups == groups
+        });
         (settled && tree()? == (launcher, below)).then_some(holds)
     }
 
@@ -221,8 +225,10 @@ fn proportional_kib(pid: i32) -> Option<u64> {
 }
 
 fn kernel_kib(place: &Place) -> u64 {
-    let text = fs::read_to_string(place.dirs()[0].join("memory.kmem.usage_in_bytes")).unwrap_or_default();
-    text.trim().parse::<u64>().unwrap_or(0) / 1024
+    let read = |name: &str| fs::read_to_string(place.dirs()[0].join(name)).ok();
+    let v1 = || read("memory.kmem.usage_in_bytes");
+    let v2 = || Some(read("memory.stat")?.lines().find_map(|line| line.strip_prefix("kernel "))?.to_owned());
+    v1().or_else(v2).and_then(|bytes| bytes.trim().parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
 /// What is left is found.
@@ -235,7 +241,7 @@ fn a_host_that_is_not_clean() {
     let file = host.scratch.path().join("dir/file");
     fs::create_dir(file.parent().unwrap()).unwrap();
     fs::write(&file, "left").unwrap();
-    let group = host.place.as_ref().map(|place| place.dirs()[1].join("left"));
+    let group = host.place.as_ref().map(|place| place.dirs().last().unwrap().join("left"));
     group.iter().for_each(|dir| fs::create_dir(dir).unwrap());
     let expected: Vec<_> = [Some(&file), group.as_ref()].into_iter().flatten().collect();
     let named = format!("process {}", process.id());

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use self::table::{Case, Expected, dir, read, table};
 use crate::faults::children;
-use crate::support::{evalmill, eventually};
+use crate::support::{evalmill, eventually, without_full};
 
 /// Who starts evalmill.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -178,7 +178,13 @@ fn run(who: Who, tier: &str, host: &Host, rows: &[Value]) -> Option<(BTreeMap<St
     writer.join().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.stdout.is_empty() && stderr.contains("isolation tier") {
-        eprintln!("not reached: tier {tier} as {who:?}: {stderr}");
+        let tester = (who == Who::Root) == rustix::process::geteuid().is_root();
+        let why = format!("{who:?}: {stderr}");
+        if tier == "full" && tester {
+            without_full(&why);
+        } else {
+            eprintln!("not reached: tier {tier} as {why}");
+        }
         return None;
     }
     let mut results = BTreeMap::new();
