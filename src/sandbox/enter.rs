@@ -140,21 +140,30 @@ fn own_descriptors() -> io::Result<()> {
 
 /// Limits that no command sets for itself: what is shared between all processes of a user, and
 /// what no judged program needs. They are only ever lowered.
-pub fn limit() -> io::Result<()> {
+pub(super) fn limit() -> io::Result<()> {
+    limit_cores()?;
     let most = [
-        // None: not 0, at which a program of the host that takes cores over a pipe would still be started.
-        (Resource::Core, 1),
         (Resource::Memlock, 8 << 20),
         (Resource::Msgqueue, 0),
         (Resource::Sigpending, 4096),
         (Resource::Nice, 0),
         (Resource::Rtprio, 0),
     ];
-    for (resource, most) in most {
-        let now = rustix::process::getrlimit(resource).maximum.map_or(most, |hard| hard.min(most));
-        rustix::process::setrlimit(resource, Rlimit { current: Some(now), maximum: Some(now) })?;
-    }
-    Ok(())
+    most.into_iter().try_for_each(|(resource, most)| lower(resource, most))
+}
+
+/// No core of this process and of those that it starts: at 0 a program of the host that takes cores over a pipe would
+/// still be started, at 1 it is not.
+///
+/// # Errors
+/// As the kernel says.
+pub fn limit_cores() -> io::Result<()> {
+    lower(Resource::Core, 1)
+}
+
+fn lower(resource: Resource, most: u64) -> io::Result<()> {
+    let now = rustix::process::getrlimit(resource).maximum.map_or(most, |hard| hard.min(most));
+    Ok(rustix::process::setrlimit(resource, Rlimit { current: Some(now), maximum: Some(now) })?)
 }
 
 /// Kills and reaps a child that cannot be used.

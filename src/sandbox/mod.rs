@@ -60,7 +60,7 @@ use thiserror::Error;
 use crate::config::{Sandbox, Tier, TierChoice};
 
 pub use birth::Born;
-pub use enter::{Entered, Plan, limit};
+pub use enter::{Entered, Plan, limit_cores};
 pub use ids::Ids;
 pub use missing::{Layer, Missing};
 pub use policy::{BOX_DIR, PROGRAM_ID, Policy};

@@ -82,7 +82,7 @@ fn unprotected(worker: u64, policy: WorkerPolicy) -> Option<Settled> {
     let own = rustix::process::getpid();
     let home = rustix::process::set_child_subreaper(Some(own))
         .map_err(std::io::Error::from)
-        .and_then(|()| crate::sandbox::limit())
+        .and_then(|()| crate::sandbox::limit_cores())
         .and_then(|()| Home::new(&policy.scratch_dir, worker))
         .and_then(|home| Ok((Shared::new(home.path(), false)?, home)));
     let clear_refs = File::options().write(true).open("/proc/self/clear_refs").ok();
