@@ -134,7 +134,7 @@ mod tests {
 
     fn executable(dir: &Path, files: &[(&str, &str)]) -> FilesToWrite {
         let file = |(name, text): &(&str, &str)| {
-            (BoxPath::new(*name).unwrap(), FileContent::from((*text).to_owned()))
+            (BoxPath::new(name).unwrap(), FileContent::from((*text).to_owned()))
         };
         FilesToWrite { dir: dir.to_owned(), files: files.iter().map(file).collect() }
     }
