@@ -8,6 +8,7 @@ pub mod external;
 mod gate;
 mod keep;
 mod limits;
+mod oracle;
 mod prepare;
 mod process;
 mod processors;

@@ -53,6 +53,20 @@ fn printed(name: &str) -> String {
     "steps",
     "true \"one\\n\"\nfalse \"say is not a text\"\ntrue \"three\\n\"\n(0, 0) \"a\\n\" []\n(1, 0) \"\" [\"b\"]\nleft: 1\nleft: 0\nhello 3 times\n"
 )]
+#[case(
+    "code_trees",
+    r#"assert f(1) == 2
+"x = 1": valid, the interpreter: true
+"x = ": unknown, the interpreter: false
+"def f(:": invalid, the interpreter: false
+"f() = 1": invalid, the interpreter: false
+"import os; os._exit(0)": valid, the interpreter: true
+"x = '\0'": unknown, the interpreter: false
+"((((((((((((((((((((((((": unknown, the interpreter: true
+Some("x = 1 + 2\ny = 'a'")
+None
+"#
+)]
 fn a_feature(#[case] name: &str, #[case] prints: &str) {
     assert_eq!(printed(name), prints);
 }

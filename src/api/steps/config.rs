@@ -68,7 +68,9 @@ impl ExecutionConfig {
     /// # Errors
     /// A value is out of its range: all of those, with the rule. (The reference replaces them in silence.)
     pub fn settings(&self) -> Result<Settings, Problems> {
-        let given = |path, value: String, field: &str| Override::new(path, value, field);
+        let given = |path, value: String, field: &str| {
+            Override::new(path, value, &format!("ExecutionConfig.{field}"))
+        };
         let tasks = self.max_tasks_per_process.map_or("0".to_owned(), |most| match most {
             // 0 is never there, and no number of tasks here.
             0 => "-1".to_owned(),
@@ -122,9 +124,9 @@ mod tests {
     }
 
     #[rstest]
-    #[case(ExecutionConfig { num_workers: 5000, ..ExecutionConfig::new(1) }, "worker.num_workers = 5000 (from num_workers): must be a whole number from 0 to 1024")]
+    #[case(ExecutionConfig { num_workers: 5000, ..ExecutionConfig::new(1) }, "worker.num_workers = 5000 (from flag ExecutionConfig.num_workers): must be a whole number from 0 to 1024")]
     #[case(ExecutionConfig { default_timeout: f64::NAN, ..ExecutionConfig::new(1) }, "must be a finite number")]
-    #[case(ExecutionConfig { default_timeout: -1.0, ..ExecutionConfig::new(1) }, "(from default_timeout)")]
+    #[case(ExecutionConfig { default_timeout: -1.0, ..ExecutionConfig::new(1) }, "(from flag ExecutionConfig.default_timeout)")]
     #[case(ExecutionConfig { max_execute_at_once: 0, ..ExecutionConfig::new(1) }, "must be -1 or a whole number from 1")]
     #[case(ExecutionConfig { max_tasks_per_process: Some(0), ..ExecutionConfig::new(1) }, "worker.max_tasks_per_process")]
     #[case(ExecutionConfig { write_rate_limit: 0, ..ExecutionConfig::new(1) }, "execution.write_rate_limit")]
