@@ -256,13 +256,11 @@ impl Tree {
     }
 
     fn without_encoding(&self, end: usize) -> String {
-        match &self.scan.encoding {
-            Some(comment) if comment.end <= end => {
-                let source = self.source();
-                [&source[..comment.start], "#", &source[comment.end..end]].concat()
-            }
-            _ => self.source()[..end].to_owned(),
+        let mut text = self.source()[..end].to_owned();
+        for comment in self.scan.encodings.iter().rev().filter(|comment| comment.end <= end) {
+            text.replace_range(comment.clone(), "#");
         }
+        text
     }
 }
 
@@ -289,6 +287,7 @@ mod tests {
     #[case("f(1) + \\\n g(2)", "2", "assert f(1) + \\\n g(2) == 2")]
     #[case("assert f(1) == 1, 'no'  # right\n", "2", "assert f(1) == 1, 'no'  # right")]
     #[case("# coding: latin-1\nx = 1\nf(x)", "2", "#\nx = 1\nassert f(x) == 2")]
+    #[case("# coding: cp1252\n# coding: latin-1\nx = 1\nf(x)", "2", "#\n#\nx = 1\nassert f(x) == 2")]
     #[case("\u{feff}f(1)", "\u{feff}2", "assert f(1) == 2")]
     #[case("f(1)\r\n", "2\r\n", "assert f(1) == 2")]
     #[case("f'{x}'", "'a' 'b'", "assert f'{x}' == 'a' 'b'")]

@@ -27,8 +27,8 @@ pub struct Tree {
 pub(super) struct TreeScan {
     /// The last simple statement, where it is the last statement of all.
     pub(super) last: Range<usize>,
-    /// The comment that declares another encoding.
-    pub(super) encoding: Option<Range<usize>>,
+    /// The comments that declare another encoding.
+    pub(super) encodings: Vec<Range<usize>>,
 }
 
 /// A top-level statement.
@@ -207,13 +207,13 @@ fn examine(code: &str, limits: &Limits, deadline: Deadline) -> Result<Examined, 
         (statements.iter().map(Statement::of).collect::<Vec<_>>(), check::check(code, statements))
     })?;
     deadline.check()?;
-    let Scan { unsure, last, encoding, has_odd_format, .. } = scan;
+    let Scan { unsure, last, encodings, has_odd_format, .. } = scan;
     if has_odd_format {
         // From 3.12 on, f-strings hold any expression.
         findings.minor = findings.minor.max(12);
     }
     findings.unsure = unsure.or(findings.unsure);
-    Ok(Examined { statements, findings, scan: TreeScan { last, encoding } })
+    Ok(Examined { statements, findings, scan: TreeScan { last, encodings } })
 }
 
 impl Statement {
