@@ -6,7 +6,7 @@ use super::answer::{Part, TreeError};
 use super::limits::{Limit, Limits};
 use super::plain::{self, Binding};
 use super::scan;
-use super::tree::{Kind, Tree, parse_part};
+use super::tree::{Kind, Tree, parse_part, safe_ast_parse_within, without_mark};
 
 /// One test as datasets have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,7 @@ pub fn convert_call_to_assert_within(
             return Err(TreeError::Unknown { part, unknown: limit.into() });
         }
     }
+    let call = without_mark(call);
     // A space before a call is an indent, and refused.
     if !call.starts_with(' ')
         && let Some(binding) = plain::binding(call)
@@ -100,7 +101,7 @@ pub fn convert_test_list_to_assert(tests: &[TestCase], timeout: Option<Duration>
     let mut converted = ConvertedTests::default();
     for (index, test) in tests.iter().enumerate() {
         let result = match test {
-            TestCase::Source(source) => parse_part(source, Part::Source, &limits).map(|tree| tree.text()),
+            TestCase::Source(source) => safe_ast_parse_within(source, &limits).map(|tree| tree.text()),
             TestCase::Call { call, expected, requires_float } => {
                 convert_call_to_assert_within(call, expected, *requires_float, &limits)
             }
@@ -222,7 +223,7 @@ fn with_part(
     limits: &Limits,
     use_it: impl FnOnce(Operand<'_>) -> String,
 ) -> Result<String, TreeError> {
-    let source = source.trim_matches([' ', '\t', '\n', '\r']);
+    let source = without_mark(source).trim_matches([' ', '\t', '\n', '\r']);
     if let Some(binding) = plain::binding(source) {
         return Ok(use_it(Operand { text: source, binding }));
     }
@@ -256,13 +257,11 @@ impl Tree {
     }
 
     fn without_encoding(&self, end: usize) -> String {
-        match &self.scan.encoding {
-            Some(comment) if comment.end <= end => {
-                let source = self.source();
-                [&source[..comment.start], "#", &source[comment.end..end]].concat()
-            }
-            _ => self.source()[..end].to_owned(),
+        let mut text = self.source()[..end].to_owned();
+        for comment in self.scan.encodings.iter().rev().filter(|comment| comment.end <= end) {
+            text.replace_range(comment.clone(), "#");
         }
+        text
     }
 }
 
@@ -289,7 +288,8 @@ mod tests {
     #[case("f(1) + \\\n g(2)", "2", "assert f(1) + \\\n g(2) == 2")]
     #[case("assert f(1) == 1, 'no'  # right\n", "2", "assert f(1) == 1, 'no'  # right")]
     #[case("# coding: latin-1\nx = 1\nf(x)", "2", "#\nx = 1\nassert f(x) == 2")]
-    #[case("\u{feff}f(1)", "\u{feff}2", "assert f(1) == 2")]
+    #[case("# coding: cp1252\n# coding: latin-1\nx = 1\nf(x)", "2", "#\n#\nx = 1\nassert f(x) == 2")]
+    #[case("\u{feff}f(1)", "\u{feff} 2", "assert f(1) == 2")]
     #[case("f(1)\r\n", "2\r\n", "assert f(1) == 2")]
     #[case("f'{x}'", "'a' 'b'", "assert f'{x}' == 'a' 'b'")]
     fn asserts(#[case] call: &str, #[case] expected: &str, #[case] assertion: &str) {

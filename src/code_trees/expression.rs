@@ -145,7 +145,7 @@ impl<'a> Walk<'a> {
 
     fn call(&mut self, node: &'a ast::ExprCall, place: Place) {
         self.values([&*node.func], Role::Value, place);
-        if let Some(generator) = node.args.iter().find(|argument| argument.is_generator_exp_expr()) {
+        for generator in node.args.iter().filter(|argument| argument.is_generator_exp_expr()) {
             if place.in_format {
                 self.unsure(generator, "a generator in an f-string");
             } else if !self.stands_alone(node, generator) && !is_enclosed(self.source, generator) {

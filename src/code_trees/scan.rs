@@ -36,8 +36,8 @@ pub(super) struct Scan {
     pub(super) unsure: Option<Unknown>,
     /// The last simple statement that begins a line, or follows a `;`: its first to its last token.
     pub(super) last: Range<usize>,
-    /// The comment that declares an encoding other than UTF-8.
-    pub(super) encoding: Option<Range<usize>>,
+    /// Comments that declare an encoding other than UTF-8, or would if the line before them did not.
+    pub(super) encodings: Vec<Range<usize>>,
     /// Beginnings of lines that are not inside of a string.
     pub(super) lines: Vec<usize>,
 }
@@ -201,7 +201,7 @@ impl Scanner<'_> {
         let alone = self.bytes[self.line_start()..self.at].iter().all(|b| matches!(b, b' ' | b'\t' | 0x0c));
         if self.line <= 2 && alone && self.line_begins && declares_other_encoding(text) {
             self.unsure("a program in an encoding other than UTF-8");
-            self.found.encoding.get_or_insert(self.at..end);
+            self.found.encodings.push(self.at..end);
         }
         self.at = end;
     }

@@ -6,7 +6,7 @@ use rustpython_parser::ast::{self, Expr, Ranged, Stmt};
 
 use super::answer::{Invalid, Part, TreeError, Unknown, Validity};
 use super::check::{self, Findings};
-use super::limits::{Deadline, Limit, Limits};
+use super::limits::{Limit, Limits};
 use super::parse;
 use super::plain::Binding;
 use super::scan::{self, Scan};
@@ -27,8 +27,8 @@ pub struct Tree {
 pub(super) struct TreeScan {
     /// The last simple statement, where it is the last statement of all.
     pub(super) last: Range<usize>,
-    /// The comment that declares another encoding.
-    pub(super) encoding: Option<Range<usize>>,
+    /// The comments that declare another encoding.
+    pub(super) encodings: Vec<Range<usize>>,
 }
 
 /// A top-level statement.
@@ -94,7 +94,7 @@ pub fn safe_ast_parse(code: &str) -> Result<Tree, TreeError> {
 
 /// [`safe_ast_parse`] with other limits.
 pub fn safe_ast_parse_within(code: &str, limits: &Limits) -> Result<Tree, TreeError> {
-    parse_part(code, Part::Source, limits)
+    parse_part(without_mark(code), Part::Source, limits)
 }
 
 /// Whether CPython accepts `code` as a program.
@@ -104,7 +104,7 @@ pub fn is_valid_python(code: &str) -> Validity {
 
 /// [`is_valid_python`] with other limits.
 pub fn is_valid_python_within(code: &str, limits: &Limits) -> Validity {
-    match examine(code, limits, limits.deadline()) {
+    match examine(code, limits) {
         Ok(examined) => {
             let findings = examined.findings;
             if let Some(invalid) = findings.invalid {
@@ -134,21 +134,16 @@ pub fn get_global_imports(tree: &Tree) -> Vec<String> {
     imports.collect()
 }
 
-/// Parses one input of a function; `part` tells which in its errors.
-pub(super) fn parse_part(code: &str, part: Part, limits: &Limits) -> Result<Tree, TreeError> {
-    parse_by(code, part, limits, limits.deadline())
+/// `code` without a byte order mark: CPython allows one in files and refuses it in strings, and it means
+/// nothing.
+pub(super) fn without_mark(code: &str) -> &str {
+    code.strip_prefix('\u{feff}').unwrap_or(code)
 }
 
-pub(super) fn parse_by(
-    code: &str,
-    part: Part,
-    limits: &Limits,
-    deadline: Deadline,
-) -> Result<Tree, TreeError> {
+/// Parses one input of a function; `part` tells which in its errors.
+pub(super) fn parse_part(code: &str, part: Part, limits: &Limits) -> Result<Tree, TreeError> {
     let unknown = |unknown| TreeError::Unknown { part, unknown };
-    // CPython allows a byte order mark in files and refuses it in strings; it means nothing.
-    let code = code.strip_prefix('\u{feff}').unwrap_or(code);
-    let examined = match examine(code, limits, deadline) {
+    let examined = match examine(code, limits) {
         Ok(examined) => examined,
         Err(Refusal::Invalid(invalid)) => return Err(TreeError::Invalid { part, invalid }),
         Err(Refusal::Unknown(reason)) => return Err(unknown(reason)),
@@ -191,10 +186,11 @@ impl From<Limit> for Refusal {
 }
 
 /// Scans, parses and checks.
-fn examine(code: &str, limits: &Limits, deadline: Deadline) -> Result<Examined, Refusal> {
+fn examine(code: &str, limits: &Limits) -> Result<Examined, Refusal> {
     if code.len() > limits.max_source_bytes {
         return Err(Limit::Size { bytes: code.len(), max: limits.max_source_bytes }.into());
     }
+    let deadline = limits.deadline();
     deadline.check()?;
     let scan = scan::scan(code, limits)?;
     if let Some(invalid) = scan.invalid {
@@ -207,13 +203,13 @@ fn examine(code: &str, limits: &Limits, deadline: Deadline) -> Result<Examined, 
         (statements.iter().map(Statement::of).collect::<Vec<_>>(), check::check(code, statements))
     })?;
     deadline.check()?;
-    let Scan { unsure, last, encoding, has_odd_format, .. } = scan;
+    let Scan { unsure, last, encodings, has_odd_format, .. } = scan;
     if has_odd_format {
         // From 3.12 on, f-strings hold any expression.
         findings.minor = findings.minor.max(12);
     }
     findings.unsure = unsure.or(findings.unsure);
-    Ok(Examined { statements, findings, scan: TreeScan { last, encoding } })
+    Ok(Examined { statements, findings, scan: TreeScan { last, encodings } })
 }
 
 impl Statement {

@@ -445,6 +445,7 @@ f(x for x in y, 1)
 f(1, x for x in y)
 f(x for x in y, a=1)
 f((x) for x in (y), 1)
+f((x for x in y), x for x in y)
 class A(x for x in y): pass
 class A(B, metaclass=C): pass
 class A(): pass
