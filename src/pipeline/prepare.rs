@@ -171,9 +171,13 @@ pub(super) async fn apart<T: Send + 'static>(
     quick: bool,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
-    if !quick {
-        return tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string());
+    if quick {
+        return caught(work);
     }
+    tokio::task::spawn_blocking(|| caught(work)).await.map_err(|error| error.to_string())?
+}
+
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

@@ -121,7 +121,7 @@ impl Host {
             mounts: self.mounts().len(),
             groups: self.groups().len(),
             files: files(self.scratch.path()).len(),
-            memory_kib: ours.map(proportional_kib).sum::<Option<u64>>()?,
+            memory_kib: ours.map(anonymous_kib).sum::<Option<u64>>()?,
             kernel_kib: self.place.as_ref().map_or(0, kernel_kib),
         };
         // One directory for each worker and one of the launcher, in each controller; in version 2, one of the
@@ -217,10 +217,11 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
     files(dir).into_iter().filter(|path| path.is_dir()).collect()
 }
 
-/// `None`: it has ended.
-fn proportional_kib(pid: i32) -> Option<u64> {
+/// Memory of its own, without pages of files: how many share those changes with whatever else runs. `None`: it
+/// has ended.
+fn anonymous_kib(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
