@@ -51,7 +51,7 @@ mod seccomp;
 mod shortage;
 mod trees;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub mod cgroup;
 
@@ -76,6 +76,14 @@ pub enum TierError {
     Bind {
         /// The path.
         path: PathBuf,
+    },
+    /// A bind is where boxes have something else, or holds what programs write.
+    #[error("sandbox.binds: {} cannot be shown: {why}. Take it out of the list, or name what is needed below it", path.display())]
+    NotToShow {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
     },
     /// Less is asked for than is required.
     #[error(
@@ -118,11 +126,12 @@ fn list(missing: &[Missing]) -> String {
 }
 
 /// What is asked for, or the reason why it is known before anything is tried that it cannot be had. `least`:
-/// the weakest tier where `sandbox.require` leaves that to the command.
+/// the weakest tier where `sandbox.require` leaves that to the command. `scratch_dir`: where boxes are, or their roots
+/// are made.
 ///
 /// # Errors
-/// Less is asked for than is required.
-pub fn wanted(settings: &Sandbox, least: Tier) -> Result<Option<Policy>, TierError> {
+/// Less is asked for than is required, or a bind cannot be shown.
+pub fn wanted(settings: &Sandbox, scratch_dir: &Path, least: Tier) -> Result<Option<Policy>, TierError> {
     let by_command = settings.require == TierChoice::Auto;
     let least = settings.require.tier().unwrap_or(least);
     if let Some(tier) = settings.tier.tier().filter(|tier| *tier < least) {
@@ -134,6 +143,11 @@ pub fn wanted(settings: &Sandbox, least: Tier) -> Result<Option<Policy>, TierErr
     let binds: Vec<PathBuf> = settings.binds.iter().map(Into::into).collect();
     if let Some(path) = binds.iter().find(|path| !path.exists()) {
         return Err(TierError::Bind { path: path.clone() });
+    }
+    for path in &binds {
+        if let Some(why) = policy::not_to_show(path, scratch_dir) {
+            return Err(TierError::NotToShow { path: path.clone(), why });
+        }
     }
     Ok(Some(Policy {
         choice: settings.tier,
@@ -214,27 +228,32 @@ mod tests {
     use super::*;
     use crate::config::Settings;
 
+    const SCRATCH: &str = "/var/no-such";
+
     #[test]
     fn more_than_there_is_is_refused_by_name() {
         let mut sandbox = Settings::default().sandbox;
-        assert!(wanted(&sandbox, Tier::Process).unwrap().is_some());
+        assert!(wanted(&sandbox, Path::new(SCRATCH), Tier::Process).unwrap().is_some());
         sandbox =
             crate::config::Sandbox { binds: vec!["/no/such/tree".into()], ..Settings::default().sandbox };
-        let error = wanted(&sandbox, Tier::Process).unwrap_err().to_string();
+        let error = wanted(&sandbox, Path::new(SCRATCH), Tier::Process).unwrap_err().to_string();
         assert!(error.contains("sandbox.binds: /no/such/tree"), "{error}");
+        sandbox.binds = vec!["/usr".into(), "/proc".into()];
+        let error = wanted(&sandbox, Path::new(SCRATCH), Tier::Process).unwrap_err().to_string();
+        assert!(error.contains("sandbox.binds: /proc cannot be shown: boxes have their own"), "{error}");
     }
 
     #[test]
     fn no_isolation_must_be_written_out() {
         let mut sandbox = Settings::default().sandbox;
         sandbox.tier = TierChoice::None;
-        let error = wanted(&sandbox, Tier::Process).unwrap_err().to_string();
+        let error = wanted(&sandbox, Path::new(SCRATCH), Tier::Process).unwrap_err().to_string();
         for part in ["sandbox.tier = \"none\"", "\"auto\"", "\"process\"", "set sandbox.require to \"none\""]
         {
             assert!(error.contains(part), "{error}");
         }
         sandbox.require = TierChoice::None;
-        assert_eq!(wanted(&sandbox, Tier::Process), Ok(None));
+        assert_eq!(wanted(&sandbox, Path::new(SCRATCH), Tier::Process), Ok(None));
         assert_eq!(suffices(&sandbox, Tier::Process, Tier::None, &[]), Ok(()));
     }
 
