@@ -170,6 +170,34 @@ fn tier_none_contains_nothing(#[case] settings: &[(&str, &str)], #[case] code: i
     assert_eq!(examined.stderr.contains("sandbox.require"), code == 1, "{}", examined.told());
 }
 
+/// Where there are no namespaces, as in a plain container: `/proc` is closed there, also to who looks.
+#[rstest]
+#[case::tester(&[])]
+#[case::nobody(NOBODY)]
+fn what_tier_process_promises_holds_here(#[case] who: &[&str]) {
+    let who = if is_root() { who } else { &[] };
+    let settings = [("EVALMILL__SANDBOX__REQUIRE", "process")];
+    let examined = examine(who, &["--tier", "process", "--format", "json"], &settings);
+    let report = examined.report();
+    assert_eq!((examined.code, &report["tier"]), (Some(0), &json!("process")), "{}", examined.told());
+    let ok = with(&report, "ok");
+    for name in [
+        "a host's file that anybody may read cannot be read",
+        "no file is made in a host's directory that anybody may write",
+        "evalmill's listener on 127.0.0.1 is not reached",
+        "threads can be started",
+        "no open descriptors beside 0, 1, 2",
+        "mount is refused",
+        "socket AF_NETLINK is refused",
+        "one process is stopped at 128 MiB",
+        "a daemon is killed with its program",
+        "the interpreter is the same inside and outside",
+    ] {
+        assert!(ok.contains(&name), "{name}\n{}", examined.told());
+    }
+    assert!(with(&report, "not_reached").contains(&"no process of others in /proc"), "{}", examined.told());
+}
+
 #[test]
 fn the_hosts_network_is_seen() {
     let examined = examine(&[], &["--format", "json"], &[("EVALMILL__SANDBOX__NETWORK", "true")]);
