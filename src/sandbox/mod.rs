@@ -100,8 +100,8 @@ pub enum TierError {
     },
     /// This machine does not give it.
     #[error(
-        "{setting}{} asks for isolation tier \"{}\", and this machine gives \"{}\". Missing: {}. Or set {setting} to \"{}\" and run untrusted code on a throw-away machine only",
-        by(*by_command), asked.name(), reached.name(), list(missing), reached.name()
+        "{setting}{} asks for isolation tier \"{}\", and this machine gives \"{}\". Missing: {}. Or set {setting} to \"{}\"{}",
+        by(*by_command), asked.name(), reached.name(), list(missing), reached.name(), at_whose_risk(*reached)
     )]
     Missing {
         /// The setting.
@@ -119,6 +119,10 @@ pub enum TierError {
 
 fn by(command: bool) -> &'static str {
     if command { " = \"auto\" for this command" } else { "" }
+}
+
+fn at_whose_risk(tier: Tier) -> &'static str {
+    if tier == Tier::None { " and run untrusted code on a throw-away machine only" } else { "" }
 }
 
 fn list(missing: &[Missing]) -> String {
@@ -264,10 +268,16 @@ mod tests {
             [Missing { layer: Layer::Proc, said: "mounting /proc: EPERM".into(), remedy: "do this".into() }];
         let error = suffices(&sandbox, Tier::Namespaces, Tier::Process, &missing).unwrap_err().to_string();
         assert!(error.starts_with("sandbox.require = \"auto\" for this command asks for"), "{error}");
+        assert!(error.ends_with("Or set sandbox.require to \"process\""), "{error}");
         assert_eq!(suffices(&sandbox, Tier::Process, Tier::Process, &missing), Ok(()));
         sandbox.require = TierChoice::Namespaces;
         let error = suffices(&sandbox, Tier::Process, Tier::None, &missing).unwrap_err().to_string();
-        for part in ["sandbox.require asks", "proc: mounting /proc: EPERM; do this", "\"none\""] {
+        for part in [
+            "sandbox.require asks",
+            "proc: mounting /proc: EPERM; do this",
+            "\"none\" and",
+            "throw-away machine",
+        ] {
             assert!(error.contains(part), "{error}");
         }
         assert_eq!(suffices(&sandbox, Tier::Process, Tier::Namespaces, &[]), Ok(()));
