@@ -36,6 +36,7 @@
 
 mod birth;
 mod bpf;
+pub mod cgroup;
 pub mod clone3;
 mod enter;
 mod ids;
@@ -52,8 +53,6 @@ mod shortage;
 mod trees;
 
 use std::path::{Path, PathBuf};
-
-pub mod cgroup;
 
 use thiserror::Error;
 
