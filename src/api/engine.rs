@@ -141,7 +141,7 @@ impl Engine {
         options: EngineOptions,
         registry: Registry,
     ) -> Result<Self, EngineError> {
-        let wanted = sandbox::wanted(&settings.sandbox, options.require)?;
+        let wanted = sandbox::wanted(&settings.sandbox, &settings.scratch_dir(), options.require)?;
         let interpreter = settings.interpreter()?;
         let processes = processes(settings, wanted.is_some())?;
         let keep = Keep::new(directory(&settings.debug.dir), directory(&settings.debug.error_dir))

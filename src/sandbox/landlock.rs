@@ -279,10 +279,8 @@ mod tests {
             return;
         }
         let (home, outside) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
-        let policy =
-            super::super::wanted(&crate::config::Settings::default().sandbox, crate::config::Tier::None)
-                .unwrap()
-                .unwrap();
+        let sandbox = crate::config::Settings::default().sandbox;
+        let policy = super::super::wanted(&sandbox, home.path(), crate::config::Tier::None).unwrap().unwrap();
         let domains = domains(&policy, &Trees::default(), home.path()).unwrap();
         let in_domain = move || {
             std::fs::read(outside.path()).unwrap();

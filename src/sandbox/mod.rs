@@ -36,6 +36,7 @@
 
 mod birth;
 mod bpf;
+pub mod cgroup;
 pub mod clone3;
 mod enter;
 mod ids;
@@ -51,9 +52,7 @@ mod seccomp;
 mod shortage;
 mod trees;
 
-use std::path::PathBuf;
-
-pub mod cgroup;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -77,6 +76,14 @@ pub enum TierError {
         /// The path.
         path: PathBuf,
     },
+    /// A bind is where boxes have something else, or holds what programs write.
+    #[error("sandbox.binds: {} cannot be shown: {why}. Take it out of the list, or name what is needed below it", path.display())]
+    NotToShow {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// Less is asked for than is required.
     #[error(
         "sandbox.tier = \"{}\" is weaker than sandbox.require{}, which is \"{}\": set sandbox.require to \"{}\", too, where that is meant",
@@ -92,8 +99,8 @@ pub enum TierError {
     },
     /// This machine does not give it.
     #[error(
-        "{setting}{} asks for isolation tier \"{}\", and this machine gives \"{}\". Missing: {}. Or set {setting} to \"{}\" and run untrusted code on a throw-away machine only",
-        by(*by_command), asked.name(), reached.name(), list(missing), reached.name()
+        "{setting}{} asks for isolation tier \"{}\", and this machine gives \"{}\". Missing: {}. Or set {setting} to \"{}\"{}",
+        by(*by_command), asked.name(), reached.name(), list(missing), reached.name(), at_whose_risk(*reached)
     )]
     Missing {
         /// The setting.
@@ -113,16 +120,21 @@ fn by(command: bool) -> &'static str {
     if command { " = \"auto\" for this command" } else { "" }
 }
 
+fn at_whose_risk(tier: Tier) -> &'static str {
+    if tier == Tier::None { " and run untrusted code on a throw-away machine only" } else { "" }
+}
+
 fn list(missing: &[Missing]) -> String {
     missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(". ")
 }
 
 /// What is asked for, or the reason why it is known before anything is tried that it cannot be had. `least`:
-/// the weakest tier where `sandbox.require` leaves that to the command.
+/// the weakest tier where `sandbox.require` leaves that to the command. `scratch_dir`: where boxes are, or their roots
+/// are made.
 ///
 /// # Errors
-/// Less is asked for than is required.
-pub fn wanted(settings: &Sandbox, least: Tier) -> Result<Option<Policy>, TierError> {
+/// Less is asked for than is required, or a bind cannot be shown.
+pub fn wanted(settings: &Sandbox, scratch_dir: &Path, least: Tier) -> Result<Option<Policy>, TierError> {
     let by_command = settings.require == TierChoice::Auto;
     let least = settings.require.tier().unwrap_or(least);
     if let Some(tier) = settings.tier.tier().filter(|tier| *tier < least) {
@@ -134,6 +146,11 @@ pub fn wanted(settings: &Sandbox, least: Tier) -> Result<Option<Policy>, TierErr
     let binds: Vec<PathBuf> = settings.binds.iter().map(Into::into).collect();
     if let Some(path) = binds.iter().find(|path| !path.exists()) {
         return Err(TierError::Bind { path: path.clone() });
+    }
+    for path in &binds {
+        if let Some(why) = policy::not_to_show(path, scratch_dir) {
+            return Err(TierError::NotToShow { path: path.clone(), why });
+        }
     }
     Ok(Some(Policy {
         choice: settings.tier,
@@ -214,27 +231,32 @@ mod tests {
     use super::*;
     use crate::config::Settings;
 
+    const SCRATCH: &str = "/var/no-such";
+
     #[test]
     fn more_than_there_is_is_refused_by_name() {
         let mut sandbox = Settings::default().sandbox;
-        assert!(wanted(&sandbox, Tier::Process).unwrap().is_some());
+        assert!(wanted(&sandbox, Path::new(SCRATCH), Tier::Process).unwrap().is_some());
         sandbox =
             crate::config::Sandbox { binds: vec!["/no/such/tree".into()], ..Settings::default().sandbox };
-        let error = wanted(&sandbox, Tier::Process).unwrap_err().to_string();
+        let error = wanted(&sandbox, Path::new(SCRATCH), Tier::Process).unwrap_err().to_string();
         assert!(error.contains("sandbox.binds: /no/such/tree"), "{error}");
+        sandbox.binds = vec!["/usr".into(), "/proc".into()];
+        let error = wanted(&sandbox, Path::new(SCRATCH), Tier::Process).unwrap_err().to_string();
+        assert!(error.contains("sandbox.binds: /proc cannot be shown: boxes have their own"), "{error}");
     }
 
     #[test]
     fn no_isolation_must_be_written_out() {
         let mut sandbox = Settings::default().sandbox;
         sandbox.tier = TierChoice::None;
-        let error = wanted(&sandbox, Tier::Process).unwrap_err().to_string();
+        let error = wanted(&sandbox, Path::new(SCRATCH), Tier::Process).unwrap_err().to_string();
         for part in ["sandbox.tier = \"none\"", "\"auto\"", "\"process\"", "set sandbox.require to \"none\""]
         {
             assert!(error.contains(part), "{error}");
         }
         sandbox.require = TierChoice::None;
-        assert_eq!(wanted(&sandbox, Tier::Process), Ok(None));
+        assert_eq!(wanted(&sandbox, Path::new(SCRATCH), Tier::Process), Ok(None));
         assert_eq!(suffices(&sandbox, Tier::Process, Tier::None, &[]), Ok(()));
     }
 
@@ -245,10 +267,16 @@ mod tests {
             [Missing { layer: Layer::Proc, said: "mounting /proc: EPERM".into(), remedy: "do this".into() }];
         let error = suffices(&sandbox, Tier::Namespaces, Tier::Process, &missing).unwrap_err().to_string();
         assert!(error.starts_with("sandbox.require = \"auto\" for this command asks for"), "{error}");
+        assert!(error.ends_with("Or set sandbox.require to \"process\""), "{error}");
         assert_eq!(suffices(&sandbox, Tier::Process, Tier::Process, &missing), Ok(()));
         sandbox.require = TierChoice::Namespaces;
         let error = suffices(&sandbox, Tier::Process, Tier::None, &missing).unwrap_err().to_string();
-        for part in ["sandbox.require asks", "proc: mounting /proc: EPERM; do this", "\"none\""] {
+        for part in [
+            "sandbox.require asks",
+            "proc: mounting /proc: EPERM; do this",
+            "\"none\" and",
+            "throw-away machine",
+        ] {
             assert!(error.contains(part), "{error}");
         }
         assert_eq!(suffices(&sandbox, Tier::Process, Tier::Namespaces, &[]), Ok(()));

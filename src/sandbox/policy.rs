@@ -1,6 +1,6 @@
 //! What a sandboxed program is given: plain values, with no idea of how they are brought about.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -85,3 +85,49 @@ pub(super) const DEVICE_LINKS: &[(&str, &str)] = &[
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
 ];
+
+/// What boxes have of their own, in the place of the host's.
+const OWN: [&str; 4] = ["/dev", "/dev/shm", "/tmp", BOX_DIR];
+
+/// Why a bind cannot be shown; `None`: it can. What is made in its place would hide it, or it would show what other
+/// programs write.
+pub(super) fn not_to_show(bind: &Path, scratch_dir: &Path) -> Option<&'static str> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let (named, bind) = (bind, real(bind));
+    let is_own = |path: &Path| path.starts_with("/proc") || OWN.iter().any(|own| path == Path::new(own));
+    if bind.parent().is_none() {
+        Some("the host's root is not shown as a whole")
+    } else if is_own(named) || is_own(&bind) {
+        Some("boxes have their own")
+    } else if real(scratch_dir).starts_with(&bind) {
+        Some("the scratch directory is in it")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::root("/", Some("as a whole"))]
+    #[case::root_by_another_name("/usr/..", Some("as a whole"))]
+    #[case::processes("/proc", Some("their own"))]
+    #[case::settings_of_the_kernel("/proc/sys", Some("their own"))]
+    #[case::devices("/dev/", Some("their own"))]
+    #[case::shared_memory("/dev/shm", Some("their own"))]
+    #[case::files_of_all("/tmp", Some("their own"))]
+    #[case::boxes("/box", Some("their own"))]
+    #[case::above_the_boxes_of_others("/var/no-such", Some("scratch"))]
+    #[case::boxes_of_others("/var/no-such/scratch", Some("scratch"))]
+    #[case::beside_them("/var/no-such/scratch-tools", None)]
+    #[case::below_what_boxes_have("/tmp/no-such/tools", None)]
+    #[case::a_tree("/usr/lib", None)]
+    fn binds(#[case] bind: &str, #[case] why: Option<&str>) {
+        let said = not_to_show(Path::new(bind), Path::new("/var/no-such/scratch"));
+        assert_eq!(said.is_some(), why.is_some(), "{said:?}");
+        assert!(why.is_none_or(|why| said.unwrap_or_default().contains(why)), "{said:?}");
+    }
+}

@@ -70,7 +70,7 @@ impl Isolation {
         };
         let (mut missing, mut cgroups) = (Vec::new(), None);
         match sandbox.choice {
-            TierChoice::Process => missing.push(not_asked_for()),
+            TierChoice::Process => missing.push(not_asked_for(Layer::Namespaces, "process")),
             TierChoice::Auto | TierChoice::Full => match Cgroups::create() {
                 Ok(made) => cgroups = Some(Box::new(made)),
                 Err(error) => missing.push(Missing::cgroup(error.to_string())),
@@ -90,6 +90,9 @@ impl Isolation {
                     // With namespaces, cgroups alone are more.
                     missing.retain(|one: &Missing| trying == Tier::Process || one.layer == Layer::Cgroup);
                     missing.extend(lacks);
+                    if trying == Tier::Namespaces && sandbox.choice == TierChoice::Namespaces {
+                        missing.push(not_asked_for(Layer::Cgroup, "namespaces"));
+                    }
                     missing.sort_by_key(|one| one.layer == Layer::Cgroup);
                     return Start::Ready(Self { tier: trying, missing, walls: Some(walls), cgroups });
                 }
@@ -256,11 +259,11 @@ impl Walls {
     }
 }
 
-/// Why there are no namespaces where they were not tried.
-fn not_asked_for() -> Missing {
+/// Why a layer that was not tried is not there.
+fn not_asked_for(layer: Layer, tier: &str) -> Missing {
     Missing {
-        layer: Layer::Namespaces,
-        said: "sandbox.tier asks for \"process\"".to_owned(),
+        layer,
+        said: format!("sandbox.tier asks for \"{tier}\""),
         remedy: "set sandbox.tier to \"auto\"".to_owned(),
     }
 }

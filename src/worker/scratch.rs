@@ -2,17 +2,29 @@
 //!
 //! In each there is a file that is locked for as long as its service lives. A directory without such a file is nobody's
 //! that is known here, and stays.
+//!
+//! Where the workers were killed, too, processes that programs left may still run, if there are no namespaces that
+//! end them. Those are known by the environment that programs are started with; one that hides it stays.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use tempfile::TempDir;
 
-use super::inside::wipe;
+use super::inside::{tree, wipe};
+
+/// How long processes that are left may go on being made while they are killed.
+const KILL_BOUND: Duration = Duration::from_secs(2);
+/// Between two looks at them.
+const PAUSE: Duration = Duration::from_millis(5);
 
 const PREFIX: &str = "evalmill-";
 const LOCK: &str = "in-use-by-evalmill";
@@ -56,6 +68,10 @@ fn sweep(base: &Path) {
         if !is_left(&entry.path()) {
             continue;
         }
+        let killed = end_programs(&entry.path());
+        if killed > 0 {
+            tracing::info!(dir = %entry.path().display(), killed, "killed what programs of a killed run had left");
+        }
         match wipe::wipe(parent.as_fd(), name) {
             Ok(()) => tracing::info!(dir = %entry.path().display(), "removed what a killed run had left"),
             Err(error) => {
@@ -77,9 +93,92 @@ fn is_left(dir: &Path) -> bool {
     ours && rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
+/// Kills what programs of these boxes have left, and what that makes meanwhile; answers how many.
+fn end_programs(dir: &Path) -> usize {
+    let real = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let until = Instant::now() + KILL_BOUND;
+    let mut all = 0;
+    loop {
+        let killed = processes().filter(|pid| end_program(*pid, &[dir, &real])).count();
+        all += killed;
+        if killed == 0 || Instant::now() >= until {
+            return all;
+        }
+        tree::wait(PAUSE);
+    }
+}
+
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+}
+
+/// Kills it if it is one of these boxes'.
+fn end_program(pid: Pid, dirs: &[&Path]) -> bool {
+    // What is looked at is then what is killed, whoever gets the number.
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return false };
+    let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
+    is_of(&environment, dirs) && rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
+}
+
+/// Whether a process with this environment was started in a box below one of these.
+fn is_of(environment: &[u8], dirs: &[&Path]) -> bool {
+    environment.split(|byte| *byte == 0).any(|variable| {
+        let path = variable.strip_prefix(b"HOME=").or_else(|| variable.strip_prefix(b"TMPDIR="));
+        let path = path.map(|path| Path::new(OsStr::from_bytes(path)));
+        path.is_some_and(|path| dirs.iter().any(|dir| path != *dir && path.starts_with(dir)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
     use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::home("A=b\0HOME=/s/evalmill-a/w0/box-1\0", true)]
+    #[case::tmpdir("HOME=/root\0TMPDIR=/s/evalmill-a/w0/box-1/tmp\0", true)]
+    #[case::the_directory_itself("HOME=/s/evalmill-a\0", false)]
+    #[case::another("HOME=/s/evalmill-ab/w0/box-1\0", false)]
+    #[case::mentioned("PWD=/s/evalmill-a/w0/box-1\0XHOME=/s/evalmill-a/w0\0", false)]
+    #[case::none("", false)]
+    fn whose_processes(#[case] environment: &str, #[case] ours: bool) {
+        assert_eq!(is_of(environment.as_bytes(), &[Path::new("/s/evalmill-a")]), ours);
+    }
+
+    /// The one that sees that `left` is. What another test starts has our lock until it has executed.
+    fn next_after(base: &Path, left: &Path) -> Scratch {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let next = Scratch::create(base).unwrap();
+            if !left.exists() {
+                return next;
+            }
+            assert!(Instant::now() < until, "{} stays", left.display());
+        }
+    }
+
+    #[test]
+    fn only_processes_of_what_is_left_are_killed() {
+        let base = tempfile::tempdir().unwrap();
+        let (living, killed) = (Scratch::create(base.path()).unwrap(), Scratch::create(base.path()).unwrap());
+        let start = |scratch: &Scratch| {
+            Command::new("sleep").arg("60").env("HOME", scratch.path().join("w0/box-1")).spawn().unwrap()
+        };
+        let (mut stays, mut goes) = (start(&living), start(&killed));
+        let Scratch { dir, _lock } = killed;
+        let left = dir.keep();
+        drop(_lock);
+        let next = next_after(base.path(), &left);
+        assert_eq!(goes.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert_eq!(stays.try_wait().unwrap(), None);
+        stays.kill().unwrap();
+        stays.wait().unwrap();
+        drop((living, next));
+    }
 
     #[test]
     fn only_what_is_left_is_removed() {
@@ -94,8 +193,8 @@ mod tests {
         fs::create_dir(&other).unwrap();
         assert!(!is_left(&left));
         drop(_lock);
-        let next = Scratch::create(base.path()).unwrap();
-        assert!(!left.exists() && other.exists() && living.path().exists() && next.path().exists());
+        let next = next_after(base.path(), &left);
+        assert!(other.exists() && living.path().exists() && next.path().exists());
         drop((living, next));
         let names: Vec<_> = fs::read_dir(base.path()).unwrap().flatten().map(|entry| entry.path()).collect();
         assert_eq!(names, [other]);

@@ -1,11 +1,13 @@
 //! `evalmill doctor` tells the truth: on this machine, and where a layer is taken away.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rstest::rstest;
 use serde_json::{Value, json};
+
+use crate::support::eventually;
 
 /// How doctor ended.
 struct Examined {
@@ -170,6 +172,34 @@ fn tier_none_contains_nothing(#[case] settings: &[(&str, &str)], #[case] code: i
     assert_eq!(examined.stderr.contains("sandbox.require"), code == 1, "{}", examined.told());
 }
 
+/// Where there are no namespaces, as in a plain container: `/proc` is closed there, also to who looks.
+#[rstest]
+#[case::tester(&[])]
+#[case::nobody(NOBODY)]
+fn what_tier_process_promises_holds_here(#[case] who: &[&str]) {
+    let who = if is_root() { who } else { &[] };
+    let settings = [("EVALMILL__SANDBOX__REQUIRE", "process")];
+    let examined = examine(who, &["--tier", "process", "--format", "json"], &settings);
+    let report = examined.report();
+    assert_eq!((examined.code, &report["tier"]), (Some(0), &json!("process")), "{}", examined.told());
+    let ok = with(&report, "ok");
+    for name in [
+        "a host's file that anybody may read cannot be read",
+        "no file is made in a host's directory that anybody may write",
+        "evalmill's listener on 127.0.0.1 is not reached",
+        "threads can be started",
+        "no open descriptors beside 0, 1, 2",
+        "mount is refused",
+        "socket AF_NETLINK is refused",
+        "one process is stopped at 128 MiB",
+        "a daemon is killed with its program",
+        "the interpreter is the same inside and outside",
+    ] {
+        assert!(ok.contains(&name), "{name}\n{}", examined.told());
+    }
+    assert!(with(&report, "not_reached").contains(&"no process of others in /proc"), "{}", examined.told());
+}
+
 #[test]
 fn the_hosts_network_is_seen() {
     let examined = examine(&[], &["--format", "json"], &[("EVALMILL__SANDBOX__NETWORK", "true")]);
@@ -253,4 +283,31 @@ fn the_configuration_file_is_out_of_sight() {
     let examined = examine(&[], &["--format", "json", "--config", path], &[]);
     assert_eq!(examined.code, Some(1), "{}", examined.told());
     assert_eq!(with(&examined.report(), "failed"), ["the configuration file cannot be read"]);
+}
+
+#[test]
+fn what_a_killed_doctor_leaves_the_next_start_removes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let null = std::process::Stdio::null;
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_evalmill"));
+    doctor.arg("doctor").env("EXEC_TMP_DIR", scratch.path()).env_remove("EVALMILL_CONFIG");
+    let mut doctor = doctor.stdin(null()).stdout(null()).stderr(null()).spawn().unwrap();
+    let opened = format!("/proc/{}/fd", doctor.id());
+    let mut dir = None;
+    eventually("it has a directory", || {
+        let opened = std::fs::read_dir(&opened).into_iter().flatten().flatten();
+        let lock = |path: &PathBuf| path.starts_with("/var/tmp") && path.ends_with("in-use-by-evalmill");
+        dir = opened.filter_map(|entry| std::fs::read_link(entry.path()).ok()).find(lock);
+        dir.is_some()
+    });
+    doctor.kill().unwrap();
+    doctor.wait().unwrap();
+    let dir = dir.as_deref().and_then(Path::parent).unwrap();
+    eventually("the next start removes it", || {
+        let mut next = Command::new(env!("CARGO_BIN_EXE_evalmill"));
+        next.args(["run", "/dev/null"]).env("EXEC_TMP_DIR", "/var/tmp").env_remove("EVALMILL_CONFIG");
+        let next = next.output().unwrap();
+        assert!(next.status.success(), "{}", String::from_utf8_lossy(&next.stderr));
+        !dir.exists()
+    });
 }

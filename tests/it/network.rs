@@ -189,9 +189,11 @@ fn a_section_for_no_processor_is_refused(#[case] args: &[&str]) {
     let output = Place::Walled(Who::Tester).evalmill(args, &settings, "");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(78), 0), "{stderr}");
-    for part in
-        ["processors.humanevil (from environment EVALMILL__", "known are: executable, function_tests, "]
-    {
+    for part in [
+        "processors.humanevil (from environment EVALMILL__",
+        "known are: executable, ",
+        "Try: [processors.humaneval]",
+    ] {
         assert!(stderr.contains(part), "{stderr}");
     }
 }

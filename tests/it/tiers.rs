@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rstest::rstest;
 use serde_json::Value;
 
 use crate::process::is_root;
@@ -50,6 +51,27 @@ fn what_cannot_be_had_is_said_with_the_remedy() {
             assert!(stderr.contains(part), "{stderr}");
         }
     }
+}
+
+/// What a tier that was asked for lacks is stamped like what a machine lacks.
+#[rstest]
+#[case("process", "namespaces")]
+#[case("namespaces", "cgroup")]
+fn a_layer_that_was_not_asked_for_is_missing(#[case] tier: &str, #[case] layer: &str) {
+    let scratch = tempfile::tempdir().unwrap();
+    // Root's programs are another user.
+    std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = crate::support::evalmill(scratch.path());
+    command.arg("run").env("EVALMILL__SANDBOX__TIER", tier);
+    let piped = Stdio::piped;
+    let mut child = command.stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap();
+    writeln!(child.stdin.take().unwrap(), "{}", python("pass")).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
+    assert_eq!(result["worker"]["tier"], tier, "{stderr}");
+    assert!(result["worker"]["missing"].as_array().unwrap().contains(&layer.into()), "{result}");
+    assert!(stderr.contains(&format!("missing {layer}: sandbox.tier asks for \"{tier}\"")), "{stderr}");
 }
 
 /// `run` by the root of a user namespace that has one id only: that of whoever makes it.

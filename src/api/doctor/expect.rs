@@ -76,6 +76,8 @@ const ROWS: &[(&str, &str, &str, Want, Promised)] = &[
     ("proc", "proc", "no process of others in /proc", Want::Refused, SEPARATE),
     ("proc", "signal", "evalmill's process cannot be sent a signal", Want::Refused, SEPARATE),
     ("privileges", "capabilities", "no capabilities", Want::Refused, WALLED),
+    // An ordinary user may not take it from itself; nothing that is executed gains any of it then.
+    ("privileges", "bounding set", "no capability that a program could be given", Want::Refused, SEPARATE),
     ("privileges", "new privileges", "no executed program gains privileges", Want::Refused, WALLED),
     ("process", "threads", "threads can be started", Want::Works, ALWAYS),
     ("process", "environment", "no environment variable of evalmill's", Want::Refused, ALWAYS),

@@ -12,9 +12,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tempfile::TempDir;
-
 use super::DoctorError;
+use crate::worker::Scratch;
 
 /// Time between two looks at processes.
 const LOOK: Duration = Duration::from_millis(20);
@@ -32,7 +31,7 @@ pub(super) struct Host {
     control: PathBuf,
     setuid: Option<PathBuf>,
     _inherited: OwnedFd,
-    _dir: TempDir,
+    _dir: Scratch,
 }
 
 /// A daemon as the host sees it.
@@ -57,7 +56,7 @@ impl Host {
             .map_err(failed(format!("a directory in {}", dir.display())))
     }
 
-    fn below(dir: TempDir, mark: &str, tcp: TcpListener, unix: UnixListener) -> io::Result<Self> {
+    fn below(dir: Scratch, mark: &str, tcp: TcpListener, unix: UnixListener) -> io::Result<Self> {
         let directory = |name: &str, mode: u32| {
             let path = fs::canonicalize(dir.path())?.join(name);
             fs::create_dir(&path)?;
@@ -180,9 +179,10 @@ impl Host {
     }
 }
 
-/// The directory of everything else.
-fn top(within: &Path) -> io::Result<TempDir> {
-    let dir = tempfile::Builder::new().prefix("evalmill-doctor-").tempdir_in(within)?;
+/// The directory of everything else. What an earlier doctor that was killed has left is removed, its program of
+/// root's with it.
+fn top(within: &Path) -> io::Result<Scratch> {
+    let dir = Scratch::create(within)?;
     open_to(dir.path(), 0o755)?;
     Ok(dir)
 }

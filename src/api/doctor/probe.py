@@ -19,6 +19,10 @@ GIVEN = json.load(open("given.json"))
 LIBC = ctypes.CDLL(None, use_errno=True)
 SEEN = {}
 
+# From linux/prctl.h and linux/capability.h.
+READ_BOUNDING_SET, GET_NO_NEW_PRIVS, AMBIENT, AMBIENT_IS_SET = 23, 39, 47, 1
+CAPABILITY_VERSION_3 = 0x20080522
+
 
 def name_of(number):
     return errno.errorcode.get(number, str(number))
@@ -124,20 +128,19 @@ def look():
     attempt("host abstract", lambda: connect(socket.AF_UNIX, "\0" + GIVEN["abstract"]))
     attempt("threads", threads)
     attempt("signal", kill_doctor)
-    interfaces = [line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]]
-    fact("interfaces", set(interfaces) - {"lo"}, "interfaces: " + " ".join(interfaces))
-    numbers = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    fact("proc", numbers != [os.getpid()], f"{len(numbers)} processes are seen")
+    where_open("interfaces", interfaces)
+    where_open("proc", processes_seen)
     for name, ours in GIVEN["namespaces"].items():
-        theirs = os.readlink("/proc/self/ns/" + name)
-        fact("ns " + name, theirs == ours, "evalmill's" if theirs == ours else "one of its own")
+        where_open("ns " + name, lambda: namespace(name, ours))
     known = [name for name in GIVEN["environment"] if name in os.environ]
     fact("environment", known, " ".join(known) or "no variable of evalmill's")
-    status = dict(line.rstrip("\n").split(":\t", 1) for line in open("/proc/self/status") if ":\t" in line)
-    caps = [f"{name}={status[name]}" for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb") if int(status[name], 16)]
-    fact("capabilities", caps, " ".join(caps) or "none")
-    privileges = status.get("NoNewPrivs", "?").strip()
-    fact("new privileges", privileges != "1", f"no_new_privs is {privileges}")
+    caps = capabilities()
+    bounds = caps.pop("CapBnd")
+    held = [f"{name}={bits:x}" for name, bits in caps.items() if bits]
+    fact("capabilities", held, " ".join(held) or "none")
+    fact("bounding set", bounds, f"CapBnd={bounds:x}" if bounds else "none")
+    privileges = LIBC.prctl(GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+    fact("new privileges", privileges != 1, f"no_new_privs is {privileges}")
     if GIVEN["setuid"]:
         attempt("setuid", lambda: run_setuid(GIVEN["setuid"]))
         if SEEN["setuid"]["said"] != "0":
@@ -165,10 +168,60 @@ def run_setuid(path):
     return (done.stdout or done.stderr).strip()
 
 
+def where_open(key, look_at):
+    """`look_at` answers what was found and what that is in words; in a tier whose /proc is closed it cannot."""
+    try:
+        fact(key, *look_at())
+    except PermissionError as error:
+        fact(key, False, f"{error.filename}: {name_of(error.errno)}")
+
+
+def interfaces():
+    with open("/proc/net/dev") as table:
+        found = [line.split(":")[0].strip() for line in table.readlines()[2:]]
+    return set(found) - {"lo"}, "interfaces: " + " ".join(found)
+
+
+def processes_seen():
+    numbers = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return numbers != [os.getpid()], f"{len(numbers)} processes are seen"
+
+
+def namespace(name, ours):
+    theirs = os.readlink("/proc/self/ns/" + name)
+    return theirs == ours, "evalmill's" if theirs == ours else "one of its own"
+
+
+def capabilities():
+    """Each set as a number. The kernel is asked: in a tier whose /proc is closed there is no file that says it."""
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    data = (ctypes.c_uint32 * 6)()
+    if LIBC.capget(header, data):
+        raise OSError(ctypes.get_errno(), "capget")
+    names = ("CapEff", "CapPrm", "CapInh")
+    bits = {name: data[at] | data[at + 3] << 32 for at, name in enumerate(names)}
+    for name, asked in (("CapBnd", (READ_BOUNDING_SET,)), ("CapAmb", (AMBIENT, AMBIENT_IS_SET))):
+        # -1: a number that is no capability.
+        bits[name] = sum(1 << bit for bit in range(64) if LIBC.prctl(*asked, bit, 0, 0) == 1)
+    return bits
+
+
 def open_descriptors():
-    listed = sorted(int(name) for name in os.listdir("/proc/self/fd"))
+    try:
+        found = sorted(int(name) for name in os.listdir("/proc/self/fd"))
+    except PermissionError:
+        # Those above the limit were opened before it was set.
+        found = range(65536)
     # That of the listing itself is closed by now.
-    return [one for one in listed if os.path.lexists(f"/proc/self/fd/{one}")]
+    return [one for one in found if is_open(one)]
+
+
+def is_open(descriptor):
+    try:
+        os.fstat(descriptor)
+        return True
+    except OSError:
+        return False
 
 
 def tools():

@@ -93,8 +93,13 @@ impl Cgroups {
     /// is not this process's.
     ///
     /// # Errors
-    /// The system refused.
+    /// The system refused; none of them is left.
     pub fn worker(&self, worker: u64, user: Option<u32>) -> Result<WorkerGroups, CgroupError> {
+        // There is no worker then by whose end they would go.
+        self.groups_of(worker, user).inspect_err(|_| self.remove_soon(worker))
+    }
+
+    fn groups_of(&self, worker: u64, user: Option<u32>) -> Result<WorkerGroups, CgroupError> {
         let layout = self.layout.join(&format!("w{worker}"));
         Ok(WorkerGroups(match &layout {
             Layout::V1(dirs) => {
@@ -176,6 +181,18 @@ mod tests {
         let made = Cgroups { layout: Layout::V1(dirs.clone().map(|dir| dir.join("evalmill-x"))) };
         let error = made.begin(&[]).inspect_err(|_| made.end()).unwrap_err().to_string();
         assert!(error.contains("/c/evalmill-x"), "{error}");
+        assert!(dirs.iter().take(2).all(|dir| fs::read_dir(dir).unwrap().count() == 0));
+    }
+
+    #[test]
+    fn half_of_a_workers_groups_is_not_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = ["a", "b", "c"].map(|name| dir.path().join(name));
+        // The third controller is gone.
+        dirs.iter().take(2).for_each(|dir| fs::create_dir(dir).unwrap());
+        let made = Cgroups { layout: Layout::V1(dirs.clone()) };
+        let error = made.worker(3, None).unwrap_err().to_string();
+        assert!(error.contains("/c/w3"), "{error}");
         assert!(dirs.iter().take(2).all(|dir| fs::read_dir(dir).unwrap().count() == 0));
     }
 

@@ -1,6 +1,7 @@
 //! The worker: a process that runs one command at a time in one box at a time.
 //!
-//! One thread does all of it. In tier `full` that is the second, and the first only waits for it (`newborn`).
+//! One thread does all of it. In tier `full` on cgroups of version 1 that is the second, and the first only waits for
+//! it (`newborn`).
 //!
 //! Everything that descends from it is the current command's, because it is a child subreaper, or the first
 //! process of its pid namespace, and starts nothing else. It lives for its supervisor's socket: when that closes, at any moment, the

@@ -325,7 +325,7 @@ fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-pub(super) fn wait(time: Duration) {
+pub(crate) fn wait(time: Duration) {
     if let Ok(time) = Timespec::try_from(time) {
         let _ = rustix::event::poll(&mut [], Some(&time));
     }
