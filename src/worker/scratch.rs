@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
@@ -32,6 +32,7 @@ const LOCK: &str = "in-use-by-evalmill";
 /// A directory of this process, removed with it.
 #[derive(Debug)]
 pub struct Scratch {
+    remains: Remains,
     dir: TempDir,
     _lock: File,
 }
@@ -49,13 +50,27 @@ impl Scratch {
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         // It is there only once it is locked.
         fs::rename(made, named)?;
-        Ok(Self { dir, _lock: lock })
+        Ok(Self { remains: Remains(dir.path().to_owned()), dir, _lock: lock })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+}
+
+/// What programs left while this process went on, where launcher and workers were killed together: it ends with the
+/// directory.
+#[derive(Debug)]
+struct Remains(PathBuf);
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        let killed = end_programs(&self.0);
+        if killed > 0 {
+            tracing::info!(dir = %self.0.display(), killed, "killed what programs of killed workers had left");
+        }
     }
 }
 
@@ -169,15 +184,17 @@ mod tests {
             Command::new("sleep").arg("60").env("HOME", scratch.path().join("w0/box-1")).spawn().unwrap()
         };
         let (mut stays, mut goes) = (start(&living), start(&killed));
-        let Scratch { dir, _lock } = killed;
+        let Scratch { remains, dir, _lock } = killed;
+        std::mem::forget(remains);
         let left = dir.keep();
         drop(_lock);
         let next = next_after(base.path(), &left);
         assert_eq!(goes.wait().unwrap().signal(), Some(libc::SIGKILL));
         assert_eq!(stays.try_wait().unwrap(), None);
-        stays.kill().unwrap();
-        stays.wait().unwrap();
-        drop((living, next));
+        // With the directory of a living one, its own go.
+        drop(living);
+        assert_eq!(stays.wait().unwrap().signal(), Some(libc::SIGKILL));
+        drop(next);
     }
 
     #[test]
@@ -186,7 +203,8 @@ mod tests {
         let living = Scratch::create(base.path()).unwrap();
         let killed = Scratch::create(base.path()).unwrap();
         // As after a SIGKILL: the lock is gone, and the directory is not.
-        let Scratch { dir, _lock } = killed;
+        let Scratch { remains, dir, _lock } = killed;
+        std::mem::forget(remains);
         let left = dir.keep();
         fs::create_dir_all(left.join("w0/deep/er")).unwrap();
         let other = base.path().join("evalmill-errors");
