@@ -64,7 +64,7 @@ impl EarlyStop {
 
 /// A text to look for: a string, or an object with `ignore_case`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "it must be a string, or an object with `text`")]
 pub enum TextRule {
     /// Compared as it stands.
     Exact(String),
