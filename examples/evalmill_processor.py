@@ -50,7 +50,7 @@ class Executable:
     commands: List[Command]
     tracked_files: List[str] = field(default_factory=list)
     early_stop: Optional[dict] = None
-    stdout_postprocessor: Optional[dict] = None
+    stdout_postprocessor: Union[str, dict, None] = None
 
 
 @dataclass(frozen=True)

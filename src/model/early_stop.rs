@@ -9,7 +9,9 @@ use super::{CommandResult, Termination};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct EarlyStop {
-    /// Stop when a command ends with another exit code; `null`: whatever the code.
+    /// Stop when a command ends with another exit code; `null`: whatever the code. The reference's name for it,
+    /// `expected_rtr_code`, is understood, too.
+    #[serde(alias = "expected_rtr_code")]
     pub expected_return_code: Option<i32>,
     /// Stop when a command hits its time limit.
     pub stop_for_timeout: bool,
@@ -64,7 +66,7 @@ impl EarlyStop {
 
 /// A text to look for: a string, or an object with `ignore_case`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "it must be a string, or an object with `text`")]
 pub enum TextRule {
     /// Compared as it stands.
     Exact(String),

@@ -63,7 +63,7 @@ fn once() -> u32 {
 
 /// Standard input: lines that are joined with `\n`, or one string.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "it must be a string, or a list of strings")]
 pub enum Stdin {
     /// Joined with `\n`, no newline at the end.
     Lines(Vec<String>),
@@ -216,6 +216,11 @@ mod tests {
     #[case(r#"{"commands": [{"command": ["a"], "timeout": 1e300}]}"#, "is no time limit")]
     #[case(r#"{"files": {"../a": ""}, "commands": []}"#, "`..`")]
     #[case(r#"{"commands": [{"command": ["a"], "num_times": -1}]}"#, "expected u32")]
+    #[case(r#"{"commands": [{"command": ["a"], "stdin": 5}]}"#, "it must be a string, or a list of strings")]
+    #[case(
+        r#"{"commands": [], "early_stop": {"stdout_contains": 5}}"#,
+        "it must be a string, or an object with `text`"
+    )]
     fn not_even_decoded(#[case] json: &str, #[case] says: &str) {
         let error = serde_json::from_str::<Executable>(json).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");

@@ -171,18 +171,17 @@ pub(super) async fn apart<T: Send + 'static>(
     quick: bool,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
+    let caught = move || {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            format!("it panicked: {}", text.unwrap_or_default())
+        })
+    };
     if quick {
-        return caught(work);
+        return caught();
     }
-    tokio::task::spawn_blocking(|| caught(work)).await.map_err(|error| error.to_string())?
-}
-
-fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        format!("it panicked: {}", text.unwrap_or_default())
-    })
+    tokio::task::spawn_blocking(caught).await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 /// Everything that a postprocessor may want to read.
@@ -190,4 +189,19 @@ fn output_bytes(execution: &ExecutionResult) -> usize {
     let streams = execution.command_results.iter().map(|command| command.stdout.len() + command.stderr.len());
     let files = execution.tracked_files.values().flatten().map(|content| content.0.len());
     streams.chain(files).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[tokio::test]
+    async fn a_panic_is_told_alike_wherever_it_was(#[values(true, false)] quick: bool) {
+        assert_eq!(apart(quick, || 1).await, Ok(1));
+        let text = apart(quick, || panic!("no {}", "code")).await;
+        assert_eq!(text, Err::<(), _>("it panicked: no code".to_owned()));
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::value::to_raw_value;
 
 use super::Decoded;
-use super::external::{Asked, External, ExternalError, Judged, OneOrMany, Prepared};
+use super::external::{Asked, Executables, External, ExternalError, Judged, Prepared};
 use super::prepare::Judge;
 use crate::model::ExecutionResult;
 use crate::processors::{self, Judgement, Processor, Registry, UnknownProcessor, Unusable};
@@ -88,9 +88,8 @@ impl Program {
     pub(super) async fn preprocess(&self, decoded: &Decoded) -> Result<Preprocessed, ExternalError> {
         let answer = self.ask(&Asked::Preprocess { prediction: &decoded.payload }).await?;
         Ok(match self.read(&answer)? {
-            Prepared::Run(OneOrMany::One(one)) => Ok(processors::Prepared::Run(vec![(*one).into()])),
-            Prepared::Run(OneOrMany::Many(many)) => {
-                Ok(processors::Prepared::Run(many.into_iter().map(Into::into).collect()))
+            Prepared::Run(Executables(executables)) => {
+                Ok(processors::Prepared::Run(executables.into_iter().map(Into::into).collect()))
             }
             Prepared::Filtered { detail, output } => Ok(processors::Prepared::Filtered { detail, output }),
             Prepared::Invalid(reason) => Err(Unusable(reason)),

@@ -32,7 +32,7 @@ const LOCK: &str = "in-use-by-evalmill";
 /// A directory of this process, removed with it.
 #[derive(Debug)]
 pub struct Scratch {
-    remains: Remains,
+    _remains: Remains,
     dir: TempDir,
     _lock: File,
 }
@@ -50,7 +50,7 @@ impl Scratch {
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         // It is there only once it is locked.
         fs::rename(made, named)?;
-        Ok(Self { remains: Remains(dir.path().to_owned()), dir, _lock: lock })
+        Ok(Self { _remains: Remains(dir.path().to_owned()), dir, _lock: lock })
     }
 
     /// Where it is.
@@ -184,8 +184,8 @@ mod tests {
             Command::new("sleep").arg("60").env("HOME", scratch.path().join("w0/box-1")).spawn().unwrap()
         };
         let (mut stays, mut goes) = (start(&living), start(&killed));
-        let Scratch { remains, dir, _lock } = killed;
-        std::mem::forget(remains);
+        let Scratch { _remains, dir, _lock } = killed;
+        std::mem::forget(_remains);
         let left = dir.keep();
         drop(_lock);
         let next = next_after(base.path(), &left);
@@ -203,8 +203,8 @@ mod tests {
         let living = Scratch::create(base.path()).unwrap();
         let killed = Scratch::create(base.path()).unwrap();
         // As after a SIGKILL: the lock is gone, and the directory is not.
-        let Scratch { remains, dir, _lock } = killed;
-        std::mem::forget(remains);
+        let Scratch { _remains, dir, _lock } = killed;
+        std::mem::forget(_remains);
         let left = dir.keep();
         fs::create_dir_all(left.join("w0/deep/er")).unwrap();
         let other = base.path().join("evalmill-errors");

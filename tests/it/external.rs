@@ -61,6 +61,53 @@ fn a_program_prepares_and_judges(#[case] settings: &[(&str, &str)]) {
     assert!(ran.stderr.contains("judging 39"), "{}", ran.stderr);
 }
 
+/// What the documentation says in place of the reference's functions.
+#[test]
+fn rules_of_an_executable_in_python_are_data() {
+    let source = format!(
+        r#"import sys
+sys.path.insert(0, "{}/examples")
+from evalmill_processor import Command, Executable, serve
+
+def preprocessor(prediction):
+    command = Command(["python3", "-c", "print(' no = 1 ');exit(1)"])
+    return Executable({{}}, [command] * 3, **prediction["rules"])
+
+def postprocessor(prediction, result):
+    return {{"passed": True, "ran": len(result), "said": result.last_cmd.stdout}}
+
+serve(preprocessor, postprocessor)
+"#,
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let program = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(program.path(), source).unwrap();
+    let own = command(&format!("/usr/bin/env,python3,{}", program.path().display()));
+    let rules = [
+        (json!({}), 1, " no = 1 \n"),
+        (json!({"early_stop": {"expected_return_code": 1}, "stdout_postprocessor": "strip"}), 3, "no = 1"),
+        (
+            json!({"early_stop": {"expected_return_code": 1,
+            "stdout_contains": {"text": "NO", "ignore_case": true}}}),
+            1,
+            " no = 1 \n",
+        ),
+        (
+            json!({"early_stop": {"expected_return_code": null},
+            "stdout_postprocessor": {"chain": [{"regex": "= (.*)"}, {"truncate": 1}]}}),
+            3,
+            "1",
+        ),
+    ];
+    let predictions: Vec<_> = rules.iter().map(|(rules, _, _)| json!({"rules": rules})).collect();
+    let (ran, _) = judged(&[("command", own.as_str())], &predictions);
+    for ((rules, count, said), result) in rules.iter().zip(&ran.results) {
+        assert_eq!(result["output"]["ran"], json!(count), "{rules}: {result}");
+        assert_eq!(result["output"]["said"], *said, "{rules}");
+    }
+    assert_eq!(ran.results.len(), rules.len(), "{}", ran.stderr);
+}
+
 #[test]
 fn a_built_in_processor_does_what_the_program_does_not() {
     let source = "import json, sys\nfor line in sys.stdin:\n  items = json.loads(line)['items']\n  print(json.dumps({'items': [{'run': {'files': {'a.py': item['preprocess']['prediction']['code']}, 'commands': [{'command': ['python3', 'a.py']}]}} for item in items]}), flush=True)";

@@ -158,14 +158,24 @@ fn kill(group: Option<Pid>) {
 /// Standard error, line by line, into the log.
 async fn log(name: String, stderr: ChildStderr, said: Arc<Mutex<VecDeque<String>>>) {
     let mut lines = FramedRead::new(stderr, LinesCodec::new_with_max_length(LOG_LINE_BYTES));
-    while let Some(line) = lines.next().await {
-        let line = match line {
-            Ok(line) => line,
-            Err(LinesCodecError::MaxLineLengthExceeded) => "(a line that is too long)".to_owned(),
-            Err(LinesCodecError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
-                "(a line that is not UTF-8)".to_owned()
+    // Behind an error there is one `None`, and then what follows. Whoever stops there closes the pipe, and the
+    // program is killed by its next word.
+    let mut after_error = false;
+    loop {
+        let line = match lines.next().await {
+            Some(Ok(line)) => line,
+            Some(Err(LinesCodecError::Io(error))) if error.kind() != std::io::ErrorKind::InvalidData => {
+                return;
             }
-            Err(LinesCodecError::Io(_)) => return,
+            Some(Err(error)) => {
+                after_error = true;
+                match error {
+                    LinesCodecError::MaxLineLengthExceeded => "(a line that is too long)".to_owned(),
+                    LinesCodecError::Io(_) => "(a line that is not UTF-8)".to_owned(),
+                }
+            }
+            None if std::mem::take(&mut after_error) => continue,
+            None => return,
         };
         tracing::info!(processor = name, "{line}");
         let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

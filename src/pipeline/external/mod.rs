@@ -30,4 +30,4 @@ mod wire;
 
 pub use crew::{External, ExternalSettings};
 pub use error::ExternalError;
-pub(super) use wire::{Asked, Judged, OneOrMany, Prepared};
+pub(super) use wire::{Asked, Executables, Judged, Prepared};

@@ -22,6 +22,9 @@ for line in sys.stdin:
         if word == "hang": time.sleep(600)
         if word == "nonsense": print("Loading model...", flush=True)
         if word == "long": word = "x" * (1 << 20)
+        if word == "rave":
+            sys.stderr.buffer.write(b"\xff\n" + b"x" * (1 << 20) + b"\n\xff\n" + b"line\n" * (1 << 15))
+            sys.stderr.buffer.flush()
         if word == "complain": print("so\nmany\nwords", file=sys.stderr, flush=True)
         answers.append({"said": word, "pid": os.getpid(), "together": len(items)})
     print(json.dumps({"items": answers}), flush=True)
@@ -140,6 +143,16 @@ async fn one_that_breaks_the_program_costs_the_others_nothing(#[case] word: &str
             }
         }
     }
+    ended(external, tracker).await;
+}
+
+#[tokio::test]
+async fn whatever_it_writes_to_standard_error_is_taken() {
+    let tracker = TaskTracker::new();
+    let external = External::start(settings(ECHO), &tracker, CancellationToken::new()).await.unwrap();
+    let first = say(&external, "rave").await.unwrap();
+    let second = say(&external, "rave").await.unwrap();
+    assert_eq!(first["pid"], second["pid"]);
     ended(external, tracker).await;
 }
 

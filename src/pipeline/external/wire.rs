@@ -1,5 +1,9 @@
 //! Requests and answers.
 
+use std::fmt;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -36,7 +40,7 @@ pub(in super::super) enum Asked<'a> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(in super::super) enum Prepared {
-    Run(OneOrMany),
+    Run(Executables),
     Filtered {
         #[serde(default)]
         detail: Option<String>,
@@ -47,12 +51,32 @@ pub(in super::super) enum Prepared {
     Error(String),
 }
 
-/// Executables.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(in super::super) enum OneOrMany {
-    Many(Vec<Executable>),
-    One(Box<Executable>),
+/// One, or a list of them. Not an untagged enum: its errors do not say what is wrong.
+#[derive(Debug)]
+pub(in super::super) struct Executables(pub(in super::super) Vec<Executable>);
+
+impl<'de> Deserialize<'de> for Executables {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+struct OneOrMany;
+
+impl<'de> Visitor<'de> for OneOrMany {
+    type Value = Executables;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an executable, or a list of them")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Executables, A::Error> {
+        Executable::deserialize(MapAccessDeserializer::new(map)).map(|one| Executables(vec![one]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Executables, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(list)).map(Executables)
+    }
 }
 
 /// The answer to [`Asked::Postprocess`].
@@ -122,5 +146,23 @@ mod tests {
     fn prepared(#[case] text: &str, #[case] variant: &str) {
         let prepared: Prepared = serde_json::from_str(text).unwrap();
         assert!(format!("{prepared:?}").starts_with(variant));
+    }
+
+    #[rstest]
+    #[case::files(r#"{"run": {"files": 5, "commands": []}}"#, "run.files: invalid type: integer `5`")]
+    #[case::path(r#"{"run": [{"files": {"../x": ""}, "commands": []}]}"#, "contains `..`")]
+    #[case::commands(
+        r#"{"run": [{"commands": [{"command": "true"}]}]}"#,
+        "run[0].commands[0].command: invalid type"
+    )]
+    #[case::text(
+        r#"{"run": "true"}"#,
+        "run: invalid type: string \"true\", expected an executable, or a list of them"
+    )]
+    fn an_error_names_what_is_wrong(#[case] text: &str, #[case] says: &str) {
+        let mut text = serde_json::Deserializer::from_str(text);
+        let error = serde_path_to_error::deserialize::<_, Prepared>(&mut text).unwrap_err();
+        let said = format!("{}: {}", error.path(), error.inner());
+        assert!(said.contains(says), "{said}");
     }
 }

@@ -264,6 +264,9 @@ impl Test {
     /// Why it is certainly no test. What the parser does not know, the interpreter in the box decides.
     fn refused(&self) -> Option<String> {
         if self.kind == Kind::Statements {
+            if is_without_statement(&self.source) {
+                return Some("it has no statement, and would always pass".to_owned());
+            }
             return match is_valid_python(&self.source) {
                 Validity::Invalid(invalid) => Some(format!("it is no Python: {invalid}")),
                 Validity::Valid | Validity::Unknown(_) => None,
@@ -272,6 +275,12 @@ impl Test {
         let converted = convert_call_to_assert(&self.source, &self.expected, self.kind == Kind::Float);
         converted.err().filter(|error| !error.is_unknown()).map(|error: TreeError| error.to_string())
     }
+}
+
+/// Blank lines and comments alone. Within a string there would be the line that opens it, too.
+fn is_without_statement(source: &str) -> bool {
+    let lines = source.split(['\n', '\r']).map(|line| line.trim_start_matches([' ', '\t', '\u{c}']));
+    lines.into_iter().all(|line| line.is_empty() || line.starts_with('#'))
 }
 
 impl Kind {
@@ -354,12 +363,14 @@ mod tests {
     #[case("tests", json!([1]), "tests[0] is 1: it must be a string, a list")]
     #[case("tests", json!([["f(1)"]]), "tests[0] is a list of 1: it must be [call, output]")]
     #[case("tests", json!([["f(1)", 1]]), "tests[0].output is 1: it must be a string that holds a Python expression")]
-    #[case("tests", json!(["", [1, "1"]]), "tests[1].call is 1: it must be a string that holds Python code")]
+    #[case("tests", json!(["pass", [1, "1"]]), "tests[1].call is 1: it must be a string that holds Python code")]
     #[case("tests", json!([["f(1)", "1", 0]]), "tests[0].requires_float is 0: it must be true or false")]
     #[case("tests", json!([{"call": "f(1)"}]), "it must be an object with `test`, or with")]
-    #[case("tests", json!([{"test": "", "call": "f(1)", "output": "1"}]), "it must be an object with `test`, or")]
+    #[case("tests", json!([{"test": "pass", "call": "f(1)", "output": "1"}]), "it must be an object with `test`, or")]
     #[case("tests", json!([{"test": "", "name": 1}]), "tests[0].name is 1")]
-    #[case("tests", json!([{"test": "", "name": "a"}, {"test": "", "name": "a"}]), "the name \"a\" is given twice")]
+    #[case("tests", json!([{"test": "pass", "name": "a"}, {"test": "pass", "name": "a"}]), "the name \"a\" is given twice")]
+    #[case("tests", json!([""]), "tests[0] cannot be used: it has no statement")]
+    #[case("tests", json!(["pass # a\n", "# f(1) == 1\r\n \t\n\u{c}#"]), "tests[1] cannot be used: it has no statement")]
     #[case("tests", json!(["pass", "assert f("]), "tests[1] cannot be used: it is no Python: ")]
     #[case("tests", json!([["f(1", "1"]]), "tests[0] cannot be used: the call is no Python: ")]
     #[case("tests", json!([["x = f(1)", "1"]]), "tests[0] cannot be used: the call has to end with an expression")]

@@ -123,9 +123,7 @@ impl Checker {
         let given = self.given.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut found = Checked::new();
         for ((_, result), index) in runs(execution, builds).zip(given.iter()) {
-            let said =
-                result.stderr.lines().chain(result.stdout.lines()).find(|line| !line.trim().is_empty());
-            let said = said.map(|line| excerpt(line.trim(), 200));
+            let said = said(result).map(|line| excerpt(line.trim(), 200));
             let finding = match (result.termination, result.return_code) {
                 (Termination::Exited, Some(0)) => Finding::Passed,
                 (Termination::Exited, Some(code)) if NOT_RIGHT.contains(&code) => Finding::Failed(
@@ -142,6 +140,16 @@ impl Checker {
         }
         Ok(found)
     }
+}
+
+/// Its first line; of an exception in Python, which begins with the way there, the last.
+fn said(result: &CommandResult) -> Option<&str> {
+    let mut lines = result.stderr.lines().chain(result.stdout.lines()).filter(|line| !line.trim().is_empty());
+    let first = lines.next()?;
+    if first == "Traceback (most recent call last):" {
+        return result.stderr.lines().rfind(|line| !line.trim().is_empty());
+    }
+    Some(first)
 }
 
 /// Files beside the checker's program.
@@ -185,7 +193,7 @@ mod tests {
         assert!(error.contains(says), "{error}");
     }
 
-    fn judged(code: i32) -> Result<Option<Finding>, String> {
+    fn judged(code: i32, stderr: &str) -> Result<Option<Finding>, String> {
         let checker = read(json!("pass"), 1).unwrap().unwrap();
         let test = Test { name: None, input: "i".into(), expected: "e".into() };
         let task = checker.task(&[test], vec![(0, "o".into())], true).unwrap();
@@ -194,7 +202,7 @@ mod tests {
             ["tests/0/input", "tests/0/output", "tests/0/expected"]
         );
         let mut result = CommandResult::without_run(Termination::Exited);
-        (result.return_code, result.stderr) = (Some(code), "\nso it is\n".to_owned());
+        (result.return_code, result.stderr) = (Some(code), stderr.to_owned());
         let built = CommandResult { had_error: false, return_code: Some(0), ..result.clone() };
         let execution =
             ExecutionResult { command_results: vec![built, result], ..ExecutionResult::default() };
@@ -203,10 +211,13 @@ mod tests {
 
     #[test]
     fn the_exit_code_tells() {
-        assert_eq!(judged(0), Ok(Some(Finding::Passed)));
+        let failed = |said: &str| Ok(Some(Finding::Failed("checker", Some(said.to_owned()))));
+        assert_eq!(judged(0, "\nso it is\n"), Ok(Some(Finding::Passed)));
         for code in NOT_RIGHT {
-            assert_eq!(judged(code), Ok(Some(Finding::Failed("checker", Some("so it is".to_owned())))));
+            assert_eq!(judged(code, "\nso it is\nor not\n"), failed("so it is"));
         }
-        assert_eq!(judged(3).unwrap_err(), "the checker failed at test 0: exit code 3: so it is");
+        let traceback = "Traceback (most recent call last):\n  File \"main.py\", line 1\nKeyError: 1\n\n";
+        assert_eq!(judged(1, traceback), failed("KeyError: 1"));
+        assert_eq!(judged(3, "so it is").unwrap_err(), "the checker failed at test 0: exit code 3: so it is");
     }
 }
