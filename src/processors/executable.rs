@@ -53,8 +53,9 @@ impl Postprocessor for ExecutableProcessor {
                 Some(rows) => rows.get(index),
                 None => Some(payload),
             };
-            let rule =
-                row.and_then(|row| row.get("early_stop")).and_then(|rule| rule.get("expected_return_code"));
+            let rule = row
+                .and_then(|row| row.get("early_stop"))
+                .and_then(|rule| rule.get("expected_return_code").or_else(|| rule.get("expected_rtr_code")));
             // Absent means 0; null means that any code will do.
             rule.map_or(Some(0), Value::as_i64)
         };
@@ -87,6 +88,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::model::{CommandResult, Termination};
 
     #[rstest]
     #[case(json!({}), "missing field `commands`")]
@@ -98,6 +100,21 @@ mod tests {
     fn unusable(#[case] payload: Value, #[case] says: &str) {
         let error = ExecutableProcessor.preprocess(&payload).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
+    }
+
+    #[rstest]
+    #[case(json!({"expected_return_code": 3}), 3, true)]
+    #[case(json!({"expected_rtr_code": 3}), 3, true)]
+    #[case(json!({"expected_rtr_code": 3}), 0, false)]
+    #[case(json!({"expected_return_code": null}), 5, true)]
+    #[case(json!({}), 0, true)]
+    fn the_expected_code(#[case] rule: Value, #[case] code: i32, #[case] passed: bool) {
+        let payload = json!({"commands": [{"command": ["x"]}], "early_stop": rule});
+        assert!(ExecutableProcessor.preprocess(&payload).is_ok());
+        let command =
+            CommandResult { return_code: Some(code), ..CommandResult::without_run(Termination::Exited) };
+        let execution = ExecutionResult { command_results: vec![command], ..ExecutionResult::default() };
+        assert_eq!(ExecutableProcessor.postprocess(&payload, &[execution]).passed, passed);
     }
 
     #[test]
