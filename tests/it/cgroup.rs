@@ -451,13 +451,18 @@ fn a_killed_launcher_leaves_nothing() {
     assert_eq!(place.groups(), Vec::<PathBuf>::new());
 }
 
-/// Groups of version 1 that were given to an ordinary user: worker and programs have one id, so that only the filter of
-/// system calls keeps a program from the worker's second thread, by which the limits of all of it can be set.
+/// Groups that were given to an ordinary user: worker and programs have one id. In version 1 only the filter of system calls
+/// keeps a program from the worker's second thread, by which the limits of all of it can be set.
 #[test]
 fn an_ordinary_users_program_sets_no_limit_of_its_worker() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: it takes root to give groups away");
+        return;
+    }
     let Some(place) = Place::new() else { return };
     for dir in &place.0 {
-        for file in [dir.clone(), dir.join("cgroup.procs"), dir.join("tasks")] {
+        let files = ["cgroup.procs", "cgroup.subtree_control", "tasks"].map(|name| dir.join(name));
+        for file in files.iter().filter(|file| file.exists()).chain([dir]) {
             std::os::unix::fs::chown(file, Some(65534), Some(65534)).unwrap();
         }
     }
@@ -465,7 +470,8 @@ fn an_ordinary_users_program_sets_no_limit_of_its_worker() {
     std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let source = "
 import os, resource
-for pid in 1, 2:
+# Of the worker, not of this one.
+for pid in {1, 2} - {os.getpid()}:
     for what in (lambda: resource.prlimit(pid, resource.RLIMIT_STACK, (1 << 16, 1 << 16)),
                  lambda: os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0)),
                  lambda: os.setpriority(os.PRIO_PROCESS, pid, 19)):
@@ -473,7 +479,7 @@ for pid in 1, 2:
             print('worked', what())
         except PermissionError:
             pass
-print(os.getpid() > 2, resource.prlimit(os.getpid(), resource.RLIMIT_NOFILE)[0])
+print(resource.prlimit(os.getpid(), resource.RLIMIT_NOFILE)[0])
 ";
     let by = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut child = place.start_by(&by, scratch.path(), &["--workers", "1"]);
@@ -482,7 +488,7 @@ print(os.getpid() > 2, resource.prlimit(os.getpid(), resource.RLIMIT_NOFILE)[0])
     let stderr = String::from_utf8_lossy(&output.stderr);
     let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
     assert_eq!(result["worker"]["tier"], "full", "{stderr}");
-    assert_eq!(command(&result)["stdout"], "True 256\n", "{result}");
+    assert_eq!(command(&result)["stdout"], "256\n", "{result}");
     assert_eq!(place.groups(), Vec::<PathBuf>::new());
 }
 
