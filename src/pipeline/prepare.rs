@@ -129,10 +129,12 @@ pub(super) fn stage(
     decoded: &Decoded,
     settings: &LimitSettings,
 ) -> Stage {
-    let ready = |tasks, judge| {
-        let limits = settings.for_prediction(&decoded.limits)?;
-        Ok(Stage::Run(Work { tasks: checked(tasks, settings)?, limits, judge }))
+    let limits = match settings.for_prediction(&decoded.limits) {
+        Ok(limits) => limits,
+        // Whatever else is said of it.
+        Err(reason) => return Stage::Invalid(reason),
     };
+    let ready = |tasks, judge| Ok(Stage::Run(Work { tasks: checked(tasks, settings)?, limits, judge }));
     let staged = match (prepared, judge) {
         (Err(unusable), _) => Err(unusable.to_string()),
         (Ok(Prepared::Filtered { detail, output }), _) => Ok(Stage::Filtered { detail, output }),
@@ -193,9 +195,14 @@ fn output_bytes(execution: &ExecutionResult) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use rstest::rstest;
 
     use super::*;
+    use crate::pipeline::limits::tests::settings;
+    use crate::pipeline::{Framing, Incoming, decode};
+    use crate::processors::ExecutableProcessor;
 
     #[rstest]
     #[tokio::test]
@@ -203,5 +210,29 @@ mod tests {
         assert_eq!(apart(quick, || 1).await, Ok(1));
         let text = apart(quick, || panic!("no {}", "code")).await;
         assert_eq!(text, Err::<(), _>("it panicked: no code".to_owned()));
+    }
+
+    #[test]
+    fn limits_that_are_not_allowed_are_said_first() {
+        let said = |prepared, limits: &str| {
+            let incoming = Incoming {
+                sequence: 0,
+                fallback_id: None,
+                body: Ok(format!(r#"{{"id": "a", "prediction": {{}}, "limits": {limits}}}"#).into_bytes()),
+                arrived: Instant::now(),
+                attempt: 1,
+                redelivered: false,
+            };
+            let decoded = decode(&incoming, &Framing::Message).unwrap();
+            stage(prepared, Judge::Processor(Arc::new(ExecutableProcessor)), &decoded, &settings())
+        };
+        let filtered = || Ok(Prepared::Filtered { detail: None, output: Map::new() });
+        let unusable = || Err(Unusable("no code".to_owned()));
+        for prepared in [filtered(), unusable()] {
+            let Stage::Invalid(reason) = said(prepared, r#"{"memory_mb": 5000}"#) else { panic!("it is") };
+            assert_eq!(reason, "limits.memory_mb is 5000; the configuration allows 1 to 4096");
+        }
+        assert!(matches!(said(filtered(), "{}"), Stage::Filtered { .. }));
+        assert!(matches!(said(unusable(), "{}"), Stage::Invalid(reason) if reason == "no code"));
     }
 }
