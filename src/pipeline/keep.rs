@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Decoded;
 use crate::model::{Executable, ExecutionResult};
+use crate::util::get_pred_dir;
 
 /// The debug and the error directory.
 #[derive(Debug, Default)]
@@ -55,7 +56,7 @@ impl Keep {
         result: &ExecutionResult,
     ) -> io::Result<()> {
         let Some(dir) = &self.debug_dir else { return Ok(()) };
-        let dir = dir.join(format!("pred{sequence}.{sub}"));
+        let dir = get_pred_dir(sequence, dir).with_extension(sub.to_string());
         let tracked =
             result.tracked_files.iter().filter_map(|(path, content)| Some((path, content.as_ref()?)));
         for (path, content) in executable.files.iter().chain(tracked) {

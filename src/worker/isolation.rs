@@ -2,7 +2,6 @@
 //! every worker.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -242,7 +241,7 @@ impl Walls {
                 Ok(None) => Err(ended("ended without an answer".to_owned())),
                 Err(error) => Err(ended(format!("cannot be understood: {error}"))),
             },
-            _ => Err(ended(format!("did not answer within {:?}", Duration::from_secs(8)))),
+            _ => Err(ended(format!("did not answer within {} s", PROBE_LIMIT.tv_sec))),
         };
         let _ = rustix::process::pidfd_send_signal(&child.born.pidfd, Signal::KILL);
         let _ = rustix::io::retry_on_intr(|| {

@@ -1,7 +1,7 @@
 //! Commands in boxes, without a pipeline around them.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use thiserror::Error;
@@ -115,7 +115,11 @@ pub async fn serial_execute_code(
     let files = tokio::task::spawn_blocking(move || read_all(&cwd, DIRECTORY_BYTES));
     let files = files.await.map_err(|error| CommandsError::Panicked(error.to_string()))??;
     let executable = Executable { tracked_files, early_stop, ..Executable::new(files, commands) };
-    let result = engine.execute(format!("{}.{}", key.0, key.1), Task { executable, hooks }).await?;
+    execute(engine, key, Task { executable, hooks }).await
+}
+
+async fn execute(engine: &Engine, key: ExecutionKey, task: Task) -> Result<ExecutionResult, CommandsError> {
+    let result = engine.execute(format!("{}.{}", key.0, key.1), task).await?;
     match result.infra_error {
         Some(reason) => Err(CommandsError::Infra(reason)),
         None => Ok(result),
@@ -171,16 +175,10 @@ pub async fn execute_commands(
     predictions: Vec<(ExecutionKey, Task)>,
 ) -> Result<ExecutedCommands, CommandsError> {
     let started = Instant::now();
-    let one = |(key, task): (ExecutionKey, Task)| async move {
-        let result = engine.execute(format!("{}.{}", key.0, key.1), task).await?;
-        match result.infra_error {
-            Some(reason) => Err(CommandsError::Infra(reason)),
-            None => Ok((key, result)),
-        }
-    };
+    let one = |(key, task)| async move { Ok((key, execute(engine, key, task).await?)) };
     let results = threaded_execution(predictions, one, engine.num_workers() + 1).await?;
     let pure_exec_time = results.iter().map(|(_, result)| result.elapsed).sum();
-    let elapsed = Duration::as_secs_f64(&started.elapsed());
+    let elapsed = started.elapsed().as_secs_f64();
     Ok(ExecutedCommands { pure_exec_time, elapsed, results })
 }
 
